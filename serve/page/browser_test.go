@@ -94,7 +94,7 @@ func TestPage(t *testing.T) {
 		name string
 		test func(*testing.T, *chrome)
 	}{
-		{"typing", typing}, {"newest", newest}, {"controls", controls}, {"classes", classes}, {"inputs", inputs}, {"no inputs", noInputs}, {"mask keys", maskKeys}, {"history", history},
+		{"typing", typing}, {"newest", newest}, {"follows", follows}, {"edits", edits}, {"controls", controls}, {"classes", classes}, {"inputs", inputs}, {"no inputs", noInputs}, {"mask keys", maskKeys}, {"history", history},
 		{"settings of files", settingsOfFiles}, {"key", key}, {"lost", lost}, {"errors", failures}, {"keyboard", keyboard}, {"accessible", accessible}, {"units", units}, {"built-in model", builtinModel},
 	} {
 		t.Run(part.name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func typing(t *testing.T, c *chrome) {
 		p.shows(text, p.seed())
 	}
 	require.Regexp(t, `^\d+\.\d\d s(, \d+\.\d\d s of it in the queue)? · 4 steps · 64 × 64 · seed \d+$`, p.text("meta"))
-	require.Equal(t, "guidance: not used", p.text("notices"))
+	require.Equal(t, "Guidance: not used", p.text("notices"))
 	require.Equal(t, fmt.Sprintf("Generated image: a red house, seed %d", p.seed()), eval[string](p, "document.querySelector('#frame img').alt"))
 	p.until(`document.getElementById('status').textContent.startsWith('1 image: ')`) // for those who do not see it
 
@@ -161,7 +161,7 @@ func newest(t *testing.T, c *chrome) {
 
 	// Without updates while typing, Enter makes the image.
 	p.click("#settings-button")
-	p.click("#live")
+	p.choose("live", "off")
 	n := f.count()
 	p.do("document.getElementById('prompt').focus(); document.getElementById('prompt').select()")
 	p.insert("third")
@@ -183,21 +183,24 @@ func controls(t *testing.T, c *chrome) {
 		p.press(keys...)
 	}
 	slide("steps", "ArrowLeft", "ArrowLeft")
+	require.Equal(t, "7.5 (default)", p.text("guidance-value"))
 	slide("guidance", "ArrowRight", "ArrowRight", "ArrowRight")
 	p.do("document.getElementById('seed').focus(); document.getElementById('seed').select()")
+	p.insert("-5")
+	require.True(t, eval[bool](p, "!document.getElementById('seed-error').hidden && document.getElementById('seed').getAttribute('aria-invalid') === 'true'"))
+	p.do("document.getElementById('seed').select()")
 	p.insert("4711")
-	choose := func(id, value string) {
-		p.do(fmt.Sprintf("(() => { const e = document.getElementById(%q); e.value = %q; e.dispatchEvent(new Event('change', { bubbles: true })); })()", id, value))
-	}
-	choose("sampler", "lcm")
-	choose("size", "640x448")
+	require.True(t, eval[bool](p, "document.getElementById('seed-error').hidden"))
+	require.Equal(t, "Euler a", eval[string](p, "document.querySelector('#sampler option[value=euler_a]').textContent")) // as A1111 calls it
+	p.choose("sampler", "lcm")
+	p.choose("size", "640x448")
 	p.click("#negative")
 	p.insert("blurry")
-	choose("adapter", "ink")
+	p.choose("adapter", "ink")
 	slide("adapter-ink", "ArrowLeft", "ArrowLeft")
 	p.click("#variations")
 	r := f.last(t, func(r engine.Request) bool { return r.N == 9 })
-	require.Equal(t, []any{"a cat", 2, 1.5, uint64(4711), "lcm", 640, 448, "blurry", "tiny-sd"}, []any{r.Prompt, r.Steps, r.Guidance, *r.Seed, r.Sampler, r.Width, r.Height, r.Negative, r.Model})
+	require.Equal(t, []any{"a cat", 2, 9.0, uint64(4711), "lcm", 640, 448, "blurry", "tiny-sd"}, []any{r.Prompt, r.Steps, r.Guidance, *r.Seed, r.Sampler, r.Width, r.Height, r.Negative, r.Model})
 	require.Equal(t, []prompt.LoRA{{Name: "ink", Weight: 0.9, Text: 0.9}}, r.LoRAs)
 	p.until("document.querySelectorAll('#frame button img').length === 9 && [...document.querySelectorAll('#frame img')].every((i) => i.naturalWidth === 640)")
 	p.until("document.getElementById('save').download === 'a-cat-4711-9.png'")
@@ -224,9 +227,88 @@ func controls(t *testing.T, c *chrome) {
 	})
 	require.Equal(t, "a cat", r.Prompt)
 
-	choose("model", "emoji")
+	// What is for prompts is kept while a model with classes is used, and the other way round.
+	p.do("document.getElementById('negative').focus(); document.getElementById('negative').select()")
+	p.insert("grey")
+	p.choose("adapter", "ink")
+	f.last(t, func(r engine.Request) bool { return r.Negative == "grey" && len(r.LoRAs) == 1 })
+	p.choose("model", "emoji")
 	r = f.last(t, func(r engine.Request) bool { return r.Model == "emoji" })
 	require.Empty(t, r.Prompt)
+	p.click("#classes label:nth-of-type(3)")
+	f.last(t, func(r engine.Request) bool { return r.Prompt == "Animals" })
+	n = f.count()
+	p.choose("model", "tiny-sd")
+	r = f.last(t, func(r engine.Request) bool { return f.count() > n && r.Model == "tiny-sd" })
+	require.Equal(t, []any{"a cat", "grey", 1}, []any{r.Prompt, r.Negative, len(r.LoRAs)})
+	p.call("Page.reload", obj{}) // which they survive
+	p.first()
+	p.choose("model", "emoji")
+	f.last(t, func(r engine.Request) bool { return f.count() > n+1 && r.Model == "emoji" && r.Prompt == "Animals" })
+
+	// Nothing is generated of no prompt; examples are offered.
+	p.choose("model", "tiny-sd")
+	p.until("document.getElementById('prompt').value === 'a cat'")
+	p.do("(() => { const e = document.getElementById('prompt'); e.value = ''; e.dispatchEvent(new Event('input')); })()")
+	p.until("!document.getElementById('examples').hidden && document.getElementById('generate').disabled")
+	time.Sleep(200 * time.Millisecond)
+	f.mu.Lock()
+	for _, r := range f.requests {
+		require.False(t, r.Model == "tiny-sd" && r.Prompt == "")
+	}
+	f.mu.Unlock()
+	p.click("#examples button:nth-of-type(2)")
+	p.until("document.getElementById('examples').hidden")
+	text := eval[string](p, "document.getElementById('prompt').value")
+	f.last(t, func(r engine.Request) bool { return text != "" && r.Prompt == text })
+
+	// An adapter that cannot be used does not stay selected.
+	f.next(&engine.RequestError{Field: "LoRAs", Msg: `adapter "ink": ink.safetensors: no`})
+	n = f.count()
+	p.click("#dice")
+	f.last(t, func(r engine.Request) bool { return f.count() > n+1 && len(r.LoRAs) == 0 })
+	p.until("document.querySelectorAll('#adapters li').length === 0 && document.querySelector('#notices .error')")
+	p.quiet("400")
+}
+
+// Images that take longer than somebody needs for a letter come while they type; the button stops what takes a while.
+func follows(t *testing.T, c *chrome) {
+	f := &fake{models: []engine.Info{diffusion}, takes: 600 * time.Millisecond}
+	p := c.open(t, serve(t, f).URL, 800, 600)
+	p.first()
+	p.do(`window.alts = new Set(); new MutationObserver(() => alts.add(document.querySelector('#frame img').alt)).observe(document.getElementById('frame'), { subtree: true, attributes: true, attributeFilter: ['alt'] });
+		document.getElementById('prompt').select()`)
+	for range 20 {
+		p.insert("x")
+		time.Sleep(120 * time.Millisecond)
+	}
+	require.GreaterOrEqual(t, eval[int](p, "alts.size"), 1)
+	p.until("document.getElementById('generate').textContent === 'Stop'")
+	p.click("#generate")
+	p.until("document.getElementById('generate').textContent === 'Generate' && document.getElementById('meta').textContent === 'Stopped.'")
+	p.quiet()
+}
+
+// With a mask the slider has the number of steps that are taken, and an image that was made can be the input.
+func edits(t *testing.T, c *chrome) {
+	f := &fake{models: []engine.Info{emoji}}
+	p := c.open(t, serve(t, f).URL, 1280, 800)
+	p.first()
+	p.click("#frame button:first-child")
+	p.until("!document.getElementById('use').hidden")
+	p.click("#use")
+	f.last(t, func(r engine.Request) bool { return r.Init != nil })
+	p.click("#chip-open") // which shows that there is one
+	p.until("document.activeElement.id === 'mask-open'")
+	require.LessOrEqual(t, eval[float64](p, "document.getElementById('mask-open').getBoundingClientRect().bottom"), 800.0)
+	require.Equal(t, "1 step (default)", p.text("steps-value"))
+	p.press("Enter")
+	p.until("document.activeElement.id === 'mask-canvas'")
+	p.press(" ")
+	p.until("document.getElementById('steps-value').textContent === '40 steps (default)' && document.getElementById('steps').max === '50'")
+	p.press("Escape")
+	p.click("#chip-remove")
+	p.until("document.getElementById('chip').hidden && document.getElementById('steps-value').textContent === '1 step (default)'")
 	p.quiet()
 }
 
@@ -349,7 +431,7 @@ func noInputs(t *testing.T, c *chrome) {
 	p.click("#settings-button")
 	p.drop("photo.png", "image/png", file(t, 64, 64))
 	f.last(t, func(r engine.Request) bool { return r.Init != nil })
-	p.do("(() => { const e = document.getElementById('model'); e.value = 'decoder-only'; e.dispatchEvent(new Event('change')); })()")
+	p.choose("model", "decoder-only")
 	r := f.last(t, func(r engine.Request) bool { return r.Model == "decoder-only" })
 	require.Nil(t, r.Init)
 	require.True(t, eval[bool](p, "document.getElementById('input-field').hidden && document.getElementById('guidance-field').hidden"))
@@ -413,9 +495,13 @@ func history(t *testing.T, c *chrome) {
 	p.press("Delete")
 	p.until(fmt.Sprintf(settled, 1))
 	require.True(t, eval[bool](p, "document.activeElement.className === 'restore'"))
+	p.click("#notices button.link") // undo
+	p.until(fmt.Sprintf(settled, 2))
 	p.click("#history-clear")
-	p.until("document.getElementById('clear-dialog').open")
-	p.click("#clear-dialog button.primary")
+	p.until(fmt.Sprintf(settled, 0))
+	p.click("#notices button.link")
+	p.until(fmt.Sprintf(settled, 2))
+	p.click("#history-clear")
 	p.until(fmt.Sprintf(settled, 0))
 	p.call("Page.reload", obj{})
 	p.first()
@@ -441,6 +527,14 @@ func settingsOfFiles(t *testing.T, c *chrome) {
 	r := f.last(t, func(r engine.Request) bool { return r.Model == "tiny-sd" })
 	require.Equal(t, []any{"a ☕ (cup:1.2)\nof tea", "ugly", 3, 2.5, uint64(99), "euler_a", 0}, []any{r.Prompt, r.Negative, r.Steps, r.Guidance, *r.Seed, r.Sampler, r.Width})
 	require.Nil(t, r.Init)
+
+	// Names of models with the hash of their files, as older images have them, and with that of other files.
+	for name, notices := range map[string]int{"tiny-sd": 0, "tiny-file-0a1b2c3d": 0, "tiny-sd-0a1b2c3d": 0, "tiny-sd-ffffffff": 1, "other-0a1b2c3d": 1} {
+		got := eval[map[string]any](p, fmt.Sprintf(`import('/static/infotext.js').then(({ fromTexts }) => { const { settings, notices } =
+			fromTexts({ parameters: 'a cup\nSteps: 3, Model: %s' }, [{ name: 'first', prompts: true, samplers: [] }, { name: 'tiny-sd', file: 'tiny-file-0a1b2c3d', prompts: true, samplers: [] }]); return { model: settings.model, n: notices.length }; })`, name))
+		require.EqualValues(t, notices, got["n"], name)
+		require.Equal(t, name != "other-0a1b2c3d", got["model"] == "tiny-sd", name)
+	}
 
 	p.drop("b.png", "image/png", file(t, 32, 32, vision.Text{Keyword: "onestep", Value: `{"model":"emoji","sampler":"multistep","steps":2,"label":1,"n":1,"seed":5}`}))
 	p.until("document.getElementById('opened-dialog').open")
@@ -520,7 +614,7 @@ func failures(t *testing.T, c *chrome) {
 	p.first()
 	f.next(&engine.RequestError{Field: "Prompt", Msg: "want no dogs"})
 	p.insert("a dog")
-	p.until("document.querySelector('#notices .error')?.textContent === 'prompt: want no dogs'")
+	p.until("document.querySelector('#notices .error')?.textContent === 'Prompt: want no dogs'")
 	f.next(errTest)
 	p.insert("s")
 	p.until("document.querySelector('#notices .error')?.textContent.includes('log')")
@@ -541,16 +635,16 @@ func keyboard(t *testing.T, c *chrome) {
 	require.Equal(t, "prompt", eval[string](p, "document.activeElement.id"))
 	seed := p.seed()
 	var seen []string
-	for range 5 {
+	for range 7 {
 		p.press("Tab")
 		seen = append(seen, eval[string](p, "document.activeElement.id || document.activeElement.className"))
 	}
-	require.Equal(t, []string{"dice", "variations", "save", "restore", "history-clear"}, seen)
-	p.press("Shift+Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab", " ") // the dice
+	require.Equal(t, []string{"dice", "variations", "use", "save", "generate", "restore", "history-clear"}, seen)
+	p.press("Shift+Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab", "Shift+Tab", " ") // the dice
 	p.until(fmt.Sprintf("document.getElementById('seed').valueAsNumber !== %d", seed))
 	p.press("Shift+Tab", "Shift+Tab", " ") // the settings, before the prompt
 	require.Equal(t, "settings", eval[string](p, "document.activeElement.id"))
-	p.press("Tab", "Tab", "ArrowRight")
+	p.press("Tab", "Tab", "Tab", "ArrowRight")
 	f.last(t, func(r engine.Request) bool { return r.Steps == 5 })
 	p.until("document.getElementById('meta').textContent.includes('5 steps')") // while it is made, Escape ends it
 	p.press("Escape")
@@ -590,7 +684,7 @@ func accessible(t *testing.T, c *chrome) {
 		p.drop("photo.png", "image/png", file(t, 64, 64))
 		f.last(t, func(r engine.Request) bool { return r.Init != nil })
 		p.click("#settings-button")
-		p.do("(() => { const e = document.getElementById('adapter'); e.value = 'ink'; e.dispatchEvent(new Event('change')); })()")
+		p.choose("adapter", "ink")
 		check(p, scheme+", settings")
 		p.click("#mask-open")
 		p.until("document.getElementById('mask-dialog').open")
@@ -600,7 +694,7 @@ func accessible(t *testing.T, c *chrome) {
 		p.resize(320, 640)
 		check(p, scheme+", narrow, settings")
 		p.click("#settings-close")
-		p.do("(() => { const e = document.getElementById('model'); e.value = 'emoji'; e.dispatchEvent(new Event('change')); })()")
+		p.choose("model", "emoji")
 		f.last(t, func(r engine.Request) bool { return r.Model == "emoji" })
 		check(p, scheme+", narrow, classes")
 		p.quiet()

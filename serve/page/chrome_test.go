@@ -395,6 +395,12 @@ func (p *tab) drop(name, media string, data []byte) {
 	})()`, base64.StdEncoding.EncodeToString(data), name, media))
 }
 
+// choose chooses an option of a select.
+func (p *tab) choose(id, value string) {
+	p.t.Helper()
+	p.do(fmt.Sprintf("(() => { const e = document.getElementById(%q); e.value = %q; e.dispatchEvent(new Event('change', { bubbles: true })); })()", id, value))
+}
+
 // screenshot writes what the page looks like.
 func (p *tab) screenshot(path string) {
 	p.t.Helper()

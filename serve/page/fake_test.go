@@ -28,6 +28,7 @@ import (
 type fake struct {
 	models  []engine.Info
 	notices []string
+	takes   time.Duration // of each request
 
 	mu        sync.Mutex
 	requests  []engine.Request
@@ -38,9 +39,10 @@ type fake struct {
 func (f *fake) Models() []engine.Info       { return f.models }
 func (f *fake) Adapters() ([]string, error) { return []string{"ink", "lcm"}, nil }
 
-var diffusion = engine.Info{Name: "tiny-sd", Kind: "Stable Diffusion 1", Prompts: true, Images: true, Guided: true, Samplers: []string{"euler_a", "lcm"}, Steps: 4, Width: 512, Height: 512, Loaded: true}
+var diffusion = engine.Info{Name: "tiny-sd", Kind: "Stable Diffusion 1", Prompts: true, Images: true, Guided: true, Negative: true, Guidance: 7.5,
+	Samplers: []string{"euler_a", "lcm"}, Steps: 4, MaskSteps: 4, Width: 512, Height: 512, Loaded: true}
 
-var emoji = engine.Info{Name: "emoji", Kind: "consistency model", Images: true, Classes: []string{"Faces", "Animals", "Food", "Flags"}, Samplers: []string{"multistep"}, Steps: 1, Width: 32, Height: 32, Loaded: true}
+var emoji = engine.Info{Name: "emoji", Kind: "consistency model", Images: true, Classes: []string{"Faces", "Animals", "Food", "Flags"}, Samplers: []string{"multistep"}, Steps: 1, MaskSteps: 40, Width: 32, Height: 32, Loaded: true}
 
 // of is the colour of a prompt.
 func of(prompt string, seed uint64) color.NRGBA {
@@ -74,6 +76,10 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 		if !yield(engine.Event{Queued: 2}, nil) || !yield(engine.Event{Resolved: &is}, nil) {
 			return
 		}
+		if f.takes > 0 && !done(ctx, f.takes) {
+			yield(engine.Event{}, ctx.Err())
+			return
+		}
 		if strings.Contains(r.Prompt, "slow") {
 			select {
 			case <-ctx.Done():
@@ -94,6 +100,16 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 				return
 			}
 		}
+	}
+}
+
+// done waits, and reports whether the request was not cancelled meanwhile.
+func done(ctx context.Context, after time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(after):
+		return true
 	}
 }
 

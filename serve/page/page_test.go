@@ -77,7 +77,8 @@ func TestSources(t *testing.T) {
 }
 
 func TestModels(t *testing.T) {
-	h := page.New(models{{Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Width: 32, Height: 32, Steps: 1, Images: true, Guided: true, Loaded: true}, {Name: "sd15"}},
+	h := page.New(models{{Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Width: 32, Height: 32, Steps: 1, MaskSteps: 40, Images: true, Guided: true, Guidance: 2,
+		Samplers: []string{"dpmpp_2m_sde", "multistep"}, Loaded: true}, {Name: "sd15", File: "model"}},
 		page.Options{MaxSteps: 20})
 	w := get(h, "GET", "/api/models")
 	require.Equal(t, http.StatusOK, w.Code)
@@ -87,9 +88,11 @@ func TestModels(t *testing.T) {
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 	require.Equal(t, page.Limits{Steps: 20, Pixels: 1 << 20, Images: 16}, got.Limits)
 	require.Equal(t, page.Model{
-		Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Samplers: []string{}, Images: true, Guided: true, Steps: 1, Width: 32, Height: 32, Loaded: true,
+		Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Samplers: []page.Sampler{{Name: "dpmpp_2m_sde", Title: "DPM++ 2M SDE"}, {Name: "multistep", Title: "multistep"}},
+		Abilities: &page.Abilities{Images: true, Guided: true, Guidance: 2}, Steps: 1, MaskSteps: 40, Width: 32, Height: 32, Loaded: true,
 	}, got.Models[0])
-	require.NotContains(t, w.Body.String(), "null") // which scripts would have to expect
+	require.Equal(t, page.Model{Name: "sd15", File: "model", Classes: []string{}, Samplers: []page.Sampler{}}, got.Models[1]) // what is not known is not said
+	require.NotContains(t, w.Body.String(), "null")                                                                           // which scripts would have to expect
 }
 
 // broken is an engine whose adapters cannot be listed.

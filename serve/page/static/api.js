@@ -4,9 +4,9 @@ const KEY = 'onestep.key';
 
 /** An answer that is an error. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, retryAfter = 0 } = {}) {
+  constructor(message, { status = 0, retryAfter = 0, param = '' } = {}) {
     super(message);
-    Object.assign(this, { status, retryAfter });
+    Object.assign(this, { status, retryAfter, param });
   }
 }
 
@@ -47,7 +47,7 @@ async function refusal(answer) {
     told = (await answer.json()).error ?? {};
   } catch { /* a proxy's page; its status has to do */ }
   return new ApiError(told.message || `The server answered ${answer.status} ${answer.statusText}.`, {
-    status: answer.status, retryAfter: Number(answer.headers.get('Retry-After')) || 0,
+    status: answer.status, retryAfter: Number(answer.headers.get('Retry-After')) || 0, param: told.param || '',
   });
 }
 
@@ -101,7 +101,7 @@ export async function generate(params, on, signal) {
   for await (const event of events(answer.body)) {
     signal?.throwIfAborted();
     const kind = event.type ?? '';
-    if (kind === 'error' || event.error) throw new ApiError(event.error?.message ?? event.message ?? 'The server stopped with an error.', { status: event.error?.status });
+    if (kind === 'error' || event.error) throw new ApiError(event.error?.message ?? event.message ?? 'The server stopped with an error.', { status: event.error?.status, param: event.error?.param || '' });
     if (kind.endsWith('.completed')) take(event);
     else if (kind.endsWith('.partial_image')) on.preview({ index: event.index ?? 0, bytes: fromBase64(event.b64_json) });
     else if (event.comment !== undefined) on.progress(progress(event.comment));

@@ -6,7 +6,7 @@ import { $, ask, element, icon, plural, seconds } from './dom.js';
 import { History } from './history.js';
 import { Input } from './input.js';
 import { Latest } from './live.js';
-import { refused, say, showNotices, showProgress, tell } from './lines.js';
+import { refused, say, sentence, showNotices, showProgress, tell } from './lines.js';
 import { Mask } from './mask.js';
 import { Pace } from './pace.js';
 import { size } from './png.js';
@@ -16,23 +16,24 @@ import { State, newSeed } from './state.js';
 
 const SETTLED = 1200; // ms after which an image that is shown is one to keep
 const RETRY = 1500; // ms between two attempts to find a lost server
-const FIRST = 'a cat'; // the prompt that a new user finds
+const STOPPABLE = 300; // ms after which the button that generates stops
 const TINY = 64; // pixels: of a model whose images are so small, and quick, a new user finds a grid
 
 const state = new State();
 const controls = new Controls(state);
 const stage = new Stage(choose);
-const history = new History(restore);
+const history = new History(restore, say);
 const mask = new Mask(state, () => stage.image(0) && { blob: stage.image(0).blob, size: stage.size });
-const latest = new Latest(run);
+const latest = new Latest(run, { watch: showBusy });
 const pace = new Pace();
-new Input(state, controls, say);
+const input = new Input(state, controls, say);
 
 let settling = 0; // the timer until what is shown goes into the history
 let shown = null; // {settings, about}: of what is shown and not in the history yet
 let staged = null; // what shown was last: it is on the stage until something else is
 let lost = false;
 let newcomer = state.fresh; // has asked for nothing yet
+let changed = true; // the state, since the image was made that is shown
 
 // --- Generating ---
 
@@ -44,7 +45,7 @@ async function wanted() {
   if (model?.kind && !model.prompts && !model.classes.includes(p.prompt)) p.prompt = ''; // of a model with prompts
   p.n = Math.min(p.n, controls.limits.images);
   const edits = p.mask && !model?.prompts; // which take dozens of steps
-  p.previews = edits || (p.steps || model?.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
+  p.previews = edits || (p.steps || controls.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
   if (p.init && !controls.takesImages) p.init = p.mask = null;
   if (!p.init) return p;
   if (!p.width && model?.width) Object.assign(p, await sizeLike(p.init, model));
@@ -60,9 +61,23 @@ async function sizeLike(blob, { width, height, prompts }) {
 }
 
 async function run(signal) {
+  if (!controls.model) { // no key was given
+    try {
+      await learn();
+    } catch (e) {
+      if (!signal.aborted) failed(e);
+      return;
+    }
+  }
+  if (controls.nothing) {
+    showProgress(null);
+    tell('Type a prompt, or choose an example.');
+    return;
+  }
   const before = performance.now();
   let waited = 0;
   let did = '';
+  changed = false;
   const timer = setInterval(() => tell(`${did ? `${did} · ` : ''}${seconds(performance.now() - before)}`, true), 250);
   try {
     const p = await wanted();
@@ -107,17 +122,23 @@ function finished(p, about, ms, waited, { notices, steps }) {
   settling = setTimeout(settle, SETTLED);
   const wasLoaded = controls.model?.loaded;
   if (!wasLoaded || !controls.model.kind) learn().catch(failed); // opening the model told the server what it is
-  if (wasLoaded && pace.slow(ms - waited) && state.get('live')) {
-    state.set({ live: false });
-    const take = p.n > 1 ? `${p.n} images take` : 'An image takes';
-    say(`${take} ${seconds(ms)}: press Enter to generate. "Update while typing" in the settings changes that.`);
-  }
+  if (!wasLoaded) return;
+  const wasSlow = pace.slow;
+  pace.take(ms - waited);
+  if (pace.slow === wasSlow || state.get('live') !== 'auto') return;
+  const take = p.n > 1 ? `${p.n} images take` : 'An image takes';
+  say(pace.slow ? `${take} ${seconds(ms)}: press Generate or Enter. "Update while typing" in the settings changes that.` : `${take} ${seconds(ms)}: the image follows while you type again.`);
 }
+
+/** Whether the image follows while somebody types. */
+function follows() { return state.get('live') === 'on' || (state.get('live') === 'auto' && !pace.slow); }
 
 /** What the stage shows has these settings, and, if it is an entry of the history, its id. */
 function onStage(settings, about, id = null) {
   shown = staged = id === null ? { settings, about } : null;
   history.current = id;
+  changed = false;
+  $('use').hidden = !controls.takesImages || stage.images.length !== 1;
   offerSave(stage.images, stage.size, settings.seed, about);
 }
 
@@ -146,6 +167,7 @@ function describe(p) { return p.prompt || (controls.model?.classes.length ? 'any
 // --- Errors ---
 
 function failed(e) {
+  changed = true;
   tell('');
   if (e instanceof Lost) lose('The server does not answer.');
   else if (e instanceof ApiError && (e.status === 502 || e.status === 503)) lose('The server is stopping.');
@@ -155,12 +177,24 @@ function failed(e) {
     setTimeout(() => { if (!latest.busy) latest.ask(); }, wait * 1000);
   } else if (e instanceof ApiError && e.status === 400 && !controls.model?.kind) {
     again(e);
+  } else if (e instanceof ApiError && e.param === 'loras' && deselected(e.message)) {
+    latest.ask();
   } else if (e instanceof ApiError) {
     refused(e.message);
   } else {
     refused('Something went wrong in this page: reload it.');
     console.error(e);
   }
+}
+
+/** Deselects the adapters that an error names, and says so; false if it names none. */
+function deselected(message) {
+  const loras = state.get('loras');
+  const left = loras.filter(({ name }) => !message.includes(`"${name}"`));
+  if (left.length === loras.length) return false;
+  state.set({ loras: left }, { by: 'error', quiet: true });
+  say(`${sentence(message.replace(/^loras: /, ''))}. It is no longer selected.`, true);
+  return true;
 }
 
 /** A request for a model that was not open yet: now the server knows what the model takes, such as classes in place of prompts. */
@@ -204,6 +238,7 @@ function found() {
 async function learn() {
   const [{ models: all, limits }, names] = await Promise.all([models(), adapters()]);
   controls.know(all, limits, names);
+  input.show();
   if (newcomer) welcome();
 }
 
@@ -212,7 +247,7 @@ function welcome() {
   const { kind, prompts, width } = controls.model ?? {};
   if (kind) newcomer = false;
   if (kind && !prompts) state.set({ prompt: '', n: width <= TINY ? controls.variations : 1 });
-  else if (state.get('prompt') === '') state.set({ prompt: FIRST }, { by: 'welcome' }); // most models take prompts
+  else if (state.get('prompt') === '') state.set({ prompt: controls.examples[0] }, { by: 'welcome' }); // most models take prompts
   $('prompt').select();
 }
 
@@ -228,20 +263,50 @@ onKey(async (wrong) => {
 
 state.addEventListener('change', ({ detail: { names, by, quiet } }) => {
   if (names.includes('smooth')) stage.smooth = state.get('smooth');
-  if (names.includes('prompt') && by !== 'welcome') newcomer = false;
+  if (names.includes('prompt') && by !== 'welcome' && by !== 'model') newcomer = false;
+  if (names.some((name) => PACED.includes(name))) pace.reset();
   if (quiet) return;
+  changed = true;
   const typed = names.length === 1 && ['prompt', 'negative'].includes(names[0]) && by === 'control';
-  if (state.get('live') || !typed || !$('classes').hidden) latest.ask({ now: by === 'dice' });
+  if (follows() || !typed || !$('classes').hidden) latest.ask({ now: by === 'dice' });
 });
 
+const PACED = ['model', 'steps', 'n', 'width', 'height', 'sampler', 'init', 'mask', 'live']; // settings with which images take another time
+
 function stop() {
+  changed = true;
   latest.stop();
   showProgress(null);
 }
 
+let stopping = 0; // the timer until the button that generates stops
+
+/** The button generates, and stops what takes a while. */
+function showBusy(busy) {
+  if (busy && !stopping) stopping = setTimeout(() => label('Stop'), STOPPABLE);
+  if (busy) return;
+  clearTimeout(stopping);
+  stopping = 0;
+  label('Generate');
+}
+
+function label(text) {
+  $('generate').textContent = text;
+  $('generate').classList.toggle('primary', text === 'Generate');
+}
+
+$('generate').addEventListener('click', () => {
+  if ($('generate').textContent !== 'Stop') {
+    enter();
+    return;
+  }
+  stop();
+  tell('Stopped.');
+});
+
 /** Enter makes the image; if it is there already, another one. */
 function enter() {
-  if (latest.busy || !state.get('live')) latest.ask({ now: true });
+  if (latest.busy || changed) latest.ask({ now: true });
   else state.set({ seed: newSeed() }, { by: 'dice' });
 }
 
@@ -288,7 +353,7 @@ async function restore(entry) {
   if (restoring !== entry) return;
   keep();
   stop();
-  state.restore(entry.settings, { quiet: true });
+  state.restore(entry.settings, controls.kindOf(entry.settings.model), { quiet: true });
   stage.places(images.length, entry.about);
   for (const { blob, ...it } of images) stage.show(it);
   const { width, height } = stage.size;
@@ -299,6 +364,15 @@ async function restore(entry) {
 }
 
 $('save').addEventListener('click', () => keep());
+$('use').addEventListener('click', async () => {
+  keep();
+  await input.use(stage.images[0].blob);
+});
+$('chip-open').addEventListener('click', () => {
+  toggleSettings(true);
+  $('input-field').scrollIntoView({ block: 'nearest' });
+  $('mask-open').focus();
+});
 
 function toggleSettings(open) {
   $('settings').hidden = !open;

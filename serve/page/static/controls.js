@@ -4,6 +4,20 @@ import { $, FEW, element, icon, offer, plural } from './dom.js';
 import { newSeed } from './state.js';
 
 const CHIPS = 24; // classes, at most, that are shown at once
+const SCALE = 15; // the largest guidance scale of models that say none
+const EDIT_STEPS = 50; // with a mask, of models that take few steps without
+
+/** Kinds of Stable Diffusion in words; others say what they are. */
+const KINDS = {
+  sd15: 'Stable Diffusion 1', 'sd15-inpaint': 'Stable Diffusion 1 for inpainting', lcm15: 'latent consistency model', sd2: 'Stable Diffusion 2',
+  sdxl: 'Stable Diffusion XL', ssd1b: 'SSD-1B',
+};
+
+/** Prompts that a model generates well, the first of which a new user finds. */
+const EXAMPLES = {
+  'builtin-text': ['a smiling cat', 'pizza', 'rocket', 'a red heart', 'ghost', 'strawberry'],
+  '': ['a cat', 'a lighthouse at sunset', 'a red vintage car', 'a bowl of fruit', 'snowy mountains'],
+};
 
 export class Controls {
   #state;
@@ -20,7 +34,19 @@ export class Controls {
     range('strength', (v) => v);
     $('prompt').addEventListener('input', () => this.#set({ prompt: $('prompt').value }));
     $('negative').addEventListener('input', () => this.#set({ negative: $('negative').value }));
-    $('seed').addEventListener('input', () => { if ($('seed').validity.valid && $('seed').value !== '') this.#set({ seed: $('seed').valueAsNumber }); });
+    $('seed').addEventListener('input', () => {
+      const valid = $('seed').validity.valid && $('seed').value !== '';
+      $('seed-error').hidden = valid;
+      $('seed').setAttribute('aria-invalid', !valid);
+      if (valid) this.#set({ seed: $('seed').valueAsNumber });
+    });
+    $('seed').addEventListener('blur', () => this.show());
+    $('examples').addEventListener('click', (e) => {
+      const button = e.target.closest('button');
+      if (!button) return;
+      this.#state.set({ prompt: button.textContent }, { by: 'example' });
+      $('prompt').focus();
+    });
     $('classes').addEventListener('change', (e) => this.#set({ prompt: e.target.value }));
     $('class').addEventListener('input', () => this.#typedClass());
     $('sampler').addEventListener('change', () => this.#set({ sampler: $('sampler').value }));
@@ -29,7 +55,8 @@ export class Controls {
       this.#set({ width, height });
     });
     $('model').addEventListener('change', () => this.#changeModel($('model').value));
-    for (const name of ['live', 'smooth']) $(name).addEventListener('change', () => this.#set({ [name]: $(name).checked }));
+    $('live').addEventListener('change', () => this.#set({ live: $('live').value }));
+    $('smooth').addEventListener('change', () => this.#set({ smooth: $('smooth').checked }));
     for (const id of ['dice', 'seed-dice']) $(id).addEventListener('click', () => this.#state.set({ seed: newSeed() }, { by: 'dice' }));
     $('variations').addEventListener('click', () => this.#state.set({ n: this.#state.get('n') > 1 ? 1 : this.variations }, { by: 'variations' }));
     $('reset').addEventListener('click', () => this.#state.reset());
@@ -45,6 +72,26 @@ export class Controls {
   /** Whether the model takes input images, as far as is known. */
   get takesImages() { return !this.model?.kind || this.model.images; }
 
+  /** Whether prompts say what a model generates, or classes: 'text' or 'class'. What is not known yet is taken for the first. */
+  kindOf(name) {
+    const model = this.#models.find((m) => m.name === name) ?? this.#models[0];
+    return model?.kind && !model.prompts ? 'class' : 'text';
+  }
+
+  /** The prompts to start with. */
+  get examples() { return EXAMPLES[this.model?.name] ?? EXAMPLES['']; }
+
+  /** Whether there is nothing to generate an image of. */
+  get nothing() {
+    const s = this.#state.values;
+    return Boolean(this.model) && this.kindOf(s.model) === 'text' && s.prompt.trim() === '' && !(s.init && this.takesImages);
+  }
+
+  /** The steps of the model by default, with a mask or without; 0: not known. */
+  get steps() { return Math.min((this.#masked && this.model?.mask_steps) || this.model?.steps || 0, this.#limits.steps); }
+
+  get #masked() { return Boolean(this.#state.get('init') && this.#state.get('mask') && this.takesImages); }
+
   get models() { return this.#models; }
   get limits() { return this.#limits; }
   get variations() { return Math.min(9, this.#limits.images); }
@@ -54,6 +101,8 @@ export class Controls {
     this.#models = models;
     this.#limits = limits;
     this.#adapters = adapters;
+    const turned = this.#state.turned(this.kindOf(this.#state.get('model')));
+    this.#state.set(turned, { by: 'model', quiet: true });
     this.show();
   }
 
@@ -71,32 +120,53 @@ export class Controls {
     write('model', model.name);
     write('prompt', s.prompt);
     write('negative', s.negative);
-    if (document.activeElement !== $('seed')) write('seed', s.seed);
+    if (document.activeElement !== $('seed')) {
+      write('seed', s.seed);
+      $('seed-error').hidden = true;
+      $('seed').removeAttribute('aria-invalid');
+    }
+    const text = this.kindOf(s.model) === 'text';
+    $('examples').hidden = !text || s.prompt.trim() !== '';
+    $('generate').disabled = this.nothing;
     if (document.activeElement !== $('class')) write('class', s.prompt);
     for (const input of $('classes').querySelectorAll('input')) input.checked = input.value === (model.classes.includes(s.prompt) ? s.prompt : '');
-    write('steps', s.steps || model.steps || 1);
-    $('steps-value').value = s.steps ? plural(s.steps, 'step') : model.steps ? `${plural(model.steps, 'step')} (default)` : 'default';
-    write('guidance', s.guidance);
-    $('guidance-value').value = s.guidance ? s.guidance.toFixed(1) : 'default';
-    $('guidance').setAttribute('aria-valuetext', $('guidance-value').value);
+    const few = model.steps > 0 && model.steps <= 8;
+    $('steps').max = Math.min(this.#masked && !model.prompts ? EDIT_STEPS : few || !model.steps ? 8 : 50, this.#limits.steps);
+    write('steps', s.steps || this.steps || 1);
+    $('steps-value').value = s.steps ? plural(s.steps, 'step') : this.steps ? `${plural(this.steps, 'step')} (default)` : 'default';
+    this.#showGuidance(model, s);
     write('strength', s.strength);
     $('strength-value').value = s.strength.toFixed(2);
     write('sampler', s.sampler);
     this.#showSize(model, s);
     $('variations').setAttribute('aria-pressed', s.n > 1);
-    $('live').checked = s.live;
+    write('live', s.live);
     $('smooth').checked = s.smooth;
     this.#showAdapters(s.loras);
   }
 
   #set(changes) { this.#state.set(changes, { by: 'control' }); }
 
-  /** Another model keeps the prompt if it takes prompts; the rest is its own. */
+  /** Another model keeps prompts and adapters if it takes prompts, too; those of models with classes are kept aside meanwhile. The rest is its own. */
   #changeModel(name) {
-    const before = this.model;
-    const to = this.#models.find((m) => m.name === name);
-    const both = before.prompts && to.prompts;
-    this.#state.set({ model: name, steps: 0, guidance: 0, width: 0, height: 0, sampler: '', ...(both ? {} : { prompt: '', negative: '', loras: [] }) });
+    this.#state.set({ model: name, steps: 0, guidance: 0, width: 0, height: 0, sampler: '', ...this.#state.turned(this.kindOf(name)) });
+  }
+
+  /** The guidance scale, in the range that the model is for. Without guidance a negative prompt has no effect. */
+  #showGuidance(model, s) {
+    const slider = $('guidance');
+    const own = !(model.negative && s.sampler) && model.max_guidance; // another sampler than the model's has another range
+    slider.min = own && model.min_guidance ? model.min_guidance : 1;
+    slider.max = Math.max(own || SCALE, s.guidance);
+    slider.step = slider.max - slider.min <= 3 ? 0.1 : 0.5;
+    const now = s.guidance || model.guidance || 0;
+    slider.value = now || slider.min;
+    const shown = now ? Number(now.toFixed(2)).toString() : '';
+    $('guidance-value').value = s.guidance ? shown : shown ? `${shown} (default)` : 'default';
+    slider.setAttribute('aria-valuetext', $('guidance-value').value);
+    const without = now > 0 && now <= 1;
+    $('negative').disabled = without;
+    $('negative').placeholder = without ? 'Has no effect without guidance (1)' : '';
   }
 
   /** A name that is typed selects the first class that begins with it, or else has it somewhere. */
@@ -123,16 +193,17 @@ export class Controls {
 
     $('model-field').hidden = this.#models.length < 2;
     offer($('model'), this.#models.map(({ name }) => [name, name]));
-    const about = model.kind && model.width ? `${model.kind}, ${model.width} × ${model.height}` : model.kind;
+    const kind = KINDS[model.kind] ?? model.kind;
+    const about = kind && model.width ? `${kind}, ${model.width} × ${model.height}` : kind;
     $('model-name').textContent = this.#models.length > 1 ? about : [model.name, about].filter(Boolean).join(' · ');
 
-    const few = model.steps > 0 && model.steps <= 8;
-    $('steps').max = Math.min(few || !model.steps ? 8 : 50, this.#limits.steps);
     $('guidance-field').hidden = model.kind !== '' && !model.guided;
     $('input-field').hidden = !this.takesImages;
-    $('negative-field').hidden = labels;
+    $('negative-field').hidden = labels || (model.kind !== '' && !model.negative);
+    $('opened-input').hidden = !this.takesImages;
+    $('examples').replaceChildren(element('span', { className: 'quiet', textContent: 'Try' }), ...this.examples.map((text) => element('button', { type: 'button', textContent: text })));
     $('sampler-field').hidden = model.samplers.length < 2;
-    offer($('sampler'), [['', 'default'], ...model.samplers.map((name) => [name, name])]);
+    offer($('sampler'), [['', 'default'], ...model.samplers.map(({ name, title }) => [name, title])]);
     $('adapters-field').hidden = labels || this.#adapters.length === 0;
     $('smooth-field').hidden = model.width >= FEW;
     $('variations').hidden = this.variations < 2;

@@ -1,6 +1,6 @@
 // The history: a strip of what was made, which survives a reload.
 
-import { $, FEW, ask, element, icon } from './dom.js';
+import { $, FEW, element, icon, plural } from './dom.js';
 import { size } from './png.js';
 import { Store, surplus } from './store.js';
 
@@ -11,10 +11,12 @@ export class History {
   #entries = []; // oldest first
   #strip = $('strip');
   #current = null;
+  #say;
   #adding = Promise.resolve(); // entries are added one after the other
 
-  /** restore(entry) is called when an entry is chosen. */
-  constructor(restore) {
+  /** restore(entry) is called when an entry is chosen, and say(text, error, undo) to tell what was deleted. */
+  constructor(restore, say) {
+    this.#say = say;
     this.#strip.addEventListener('click', (e) => {
       const item = e.target.closest('.past');
       if (!item) return;
@@ -24,13 +26,27 @@ export class History {
     });
     this.#strip.addEventListener('keydown', (e) => this.#key(e));
     $('history-clear').addEventListener('click', async () => {
-      if (await ask($('clear-dialog')) !== 'clear') return;
+      const all = this.#entries;
       await this.#store.clear();
       this.#entries = [];
-      this.#strip.replaceChildren();
-      this.#update();
+      this.#show();
+      this.#say(`${plural(all.length, 'image')} deleted from the history.`, false, () => this.#undelete(all));
       $('prompt').focus();
     });
+  }
+
+  /** Puts deleted entries back in their places. */
+  async #undelete(entries) {
+    for (const entry of entries) await this.#store.add(entry); // with the ids that they had
+    this.#entries = [...entries, ...this.#entries].sort((a, b) => a.id - b.id);
+    this.#show();
+    this.current = this.#current;
+  }
+
+  #show() {
+    for (const img of this.#strip.querySelectorAll('img')) URL.revokeObjectURL(img.src);
+    this.#strip.replaceChildren(...this.#entries.map((e) => this.#item(e)).reverse());
+    this.#update();
   }
 
   get lasting() { return this.#store.lasting; }
@@ -38,8 +54,7 @@ export class History {
 
   async open() {
     this.#entries = await this.#store.open();
-    this.#strip.replaceChildren(...this.#entries.map((e) => this.#item(e)).reverse());
-    this.#update();
+    this.#show();
   }
 
   /** Adds what is shown, and returns its id: images are {blob, bytes, seed}. */
@@ -77,6 +92,7 @@ export class History {
     URL.revokeObjectURL(item?.querySelector('img').src);
     item?.remove();
     this.#update();
+    if (follow) this.#say(`Deleted: ${entry.about}`, false, () => this.#undelete([entry]));
     if (follow && focused) (next?.querySelector('.restore') ?? $('prompt')).focus();
   }
 

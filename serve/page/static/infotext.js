@@ -63,19 +63,37 @@ function fromParameters(text, models) {
   const size = /^(\d+)x(\d+)$/.exec(fields.Size ?? '');
   if (size) Object.assign(settings, { width: Number(size[1]), height: Number(size[2]) });
 
-  const model = models.find(({ name }) => name === fields.Model) ?? models.find(({ prompts }) => prompts);
+  const { model, notice } = modelOf(fields.Model, models, ({ prompts }) => prompts, fields['Model hash']);
   if (model) {
     settings.model = model.name;
-    if (fields.Model && fields.Model !== model.name) notices.push(`The image was made with the model ${fields.Model}, which this server does not have.`);
+    if (notice) notices.push(notice);
     if (fields.Sampler) {
-      const sampler = model.samplers.find((s) => plain(s) === plain(fields.Sampler));
-      if (sampler) settings.sampler = sampler;
+      const wanted = [fields.Sampler, `${fields.Sampler} ${fields['Schedule type'] ?? ''}`].map(plain).reverse();
+      const sampler = wanted.map((w) => model.samplers.find((s) => plain(s.name) === w || plain(s.title) === w)).find(Boolean);
+      if (sampler) settings.sampler = sampler.name;
       else if (model.samplers.length) notices.push(`The image was made with the sampler ${fields.Sampler}, which the model does not have.`);
     }
     if (settings.width === model.width && settings.height === model.height) settings.width = settings.height = 0;
   }
   return { settings, notices };
 }
+
+/**
+ * The model of an image: by the name that the server gives it, or by that of its file, with or without the hash behind it; else the first one that
+ * fits, and a notice that says so.
+ */
+function modelOf(name, models, fits, hash = '') {
+  if (!name) return { model: models.find(fits) };
+  const file = name.replace(/\.(safetensors|ckpt)$/, '');
+  const [, bare, tail] = HASHED.exec(file) ?? [];
+  const model = [name, file, bare].map((n) => n && models.find((m) => m.name === n || m.file === n)).find(Boolean);
+  if (!model) return { model: models.find(fits), notice: `The image was made with the model ${name}, which this server does not have.` };
+  const [, , mine] = HASHED.exec(model.file ?? '') ?? [];
+  const theirs = hash || tail;
+  return { model, notice: mine && theirs && mine !== theirs ? `The image was made with another version of the model ${model.name}.` : '' };
+}
+
+const HASHED = /^(.+)-([0-9a-f]{8})$/;
 
 function plain(name) { return name.toLowerCase().replaceAll('+', 'p').replace(/[^a-z0-9]/g, ''); }
 
@@ -89,11 +107,12 @@ function fromJSON(text, models) {
   if (has === null || typeof has !== 'object') return null;
   const settings = {};
   const notices = [];
-  const model = models.find(({ classes, prompts }) => classes.length > 0 || !prompts);
+  const { model, notice } = modelOf(typeof has.model === 'string' ? has.model : '', models, ({ classes, prompts }) => classes.length > 0 || !prompts);
   if (model) {
     settings.model = model.name;
+    if (notice) notices.push(notice);
     settings.prompt = (Number.isInteger(has.label) && model.classes[has.label]) || '';
-    if (model.samplers.includes(has.sampler)) settings.sampler = has.sampler;
+    if (model.samplers.some((s) => s.name === has.sampler)) settings.sampler = has.sampler;
   } else {
     notices.push('The image was made by a model with classes, which this server does not have.');
   }

@@ -1,6 +1,6 @@
 // Images that come in, by dropping, pasting or choosing: as input image, or for the settings in them.
 
-import { $, FEW, ask, showBlob } from './dom.js';
+import { $, FEW, ask, plural, showBlob } from './dom.js';
 import { pngInfo } from './api.js';
 import { fromTexts } from './infotext.js';
 import { isPNG, texts } from './png.js';
@@ -21,9 +21,9 @@ export class Input {
       $('file').value = ''; // so that the same file can be chosen again
       if (file) this.open(file);
     });
-    $('input-remove').addEventListener('click', () => {
+    for (const [id, next] of [['input-remove', 'input-choose'], ['chip-remove', 'prompt']]) $(id).addEventListener('click', () => {
       state.set({ init: null, mask: null });
-      $('input-choose').focus();
+      $(next).focus();
     });
     this.#dropping();
     document.addEventListener('paste', (e) => {
@@ -32,7 +32,7 @@ export class Input {
       e.preventDefault();
       this.open(file);
     });
-    state.addEventListener('change', (e) => { if (e.detail.names.some((n) => n === 'init' || n === 'mask')) this.show(); });
+    state.addEventListener('change', (e) => { if (e.detail.names.some((n) => ['init', 'mask', 'model'].includes(n))) this.show(); });
     this.show();
   }
 
@@ -64,11 +64,11 @@ export class Input {
     }
     showBlob($('opened-image'), file);
     const { prompt, seed, steps } = found.settings;
-    $('opened-text').textContent = [prompt || 'no prompt', [steps && `${steps} steps`, seed !== undefined && `seed ${seed}`].filter(Boolean).join(', ')].filter(Boolean).join('\n');
+    $('opened-text').textContent = [prompt || 'no prompt', [steps && plural(steps, 'step'), seed !== undefined && `seed ${seed}`].filter(Boolean).join(', ')].filter(Boolean).join('\n');
     const wish = await ask($('opened-dialog'));
     showBlob($('opened-image'), null);
     if (wish === 'restore') {
-      this.#state.restore(found.settings);
+      this.#state.restore(found.settings, this.#controls.kindOf(found.settings.model ?? this.#state.get('model')));
       found.notices.forEach((n) => this.#say(n));
     } else if (wish === 'input') {
       await this.use(file);
@@ -112,6 +112,9 @@ export class Input {
 
   show() {
     const { init, mask } = this.#state.values;
+    $('chip').hidden = !init || !this.#controls.takesImages;
+    showBlob($('chip-image'), init);
+    $('chip-open').title = mask ? 'Input image with a mask: settings' : 'Input image: settings';
     $('input-none').hidden = Boolean(init);
     $('input-some').hidden = !init;
     showBlob($('input-image'), init);

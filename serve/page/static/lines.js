@@ -23,17 +23,31 @@ export function showProgress(part) {
 }
 
 /** Shows the notices of the server, with what was said of late. */
-export function showNotices(notices) { write([...lately(), ...notices.map((text) => ({ text }))]); }
+export function showNotices(notices) { write([...lately(), ...notices.map((text) => ({ text: sentence(text) }))]); }
 
 function write(list) {
-  $('notices').replaceChildren(...list.map(({ text, error }) => element('li', { textContent: text, className: error ? 'error' : '' })));
+  $('notices').replaceChildren(...list.map((one) => {
+    const li = element('li', { textContent: one.text, className: one.error ? 'error' : '' });
+    if (!one.undo) return li;
+    const button = element('button', { type: 'button', className: 'link', textContent: 'Undo' });
+    button.addEventListener('click', () => {
+      said = said.filter((other) => other !== one);
+      one.undo();
+      li.remove();
+    });
+    li.append(' ', button);
+    return li;
+  }));
 }
 
-let said = []; // what was said of late: {text, error, at}
+/** What the server says begins in lower case, and what the page says with a capital letter. */
+export function sentence(text) { return text.slice(0, 1).toUpperCase() + text.slice(1); }
 
-/** Says something, long enough to be read even if images come meanwhile. */
-export function say(text, error = false) {
-  said = [...lately(), { text, error, at: performance.now() }];
+let said = []; // what was said of late: {text, error, at, undo}
+
+/** Says something, long enough to be read even if images come meanwhile. With undo it has a button, which calls it. */
+export function say(text, error = false, undo = null) {
+  said = [...lately(), { text, error, at: performance.now(), undo }];
   write(said);
   $('status').textContent = text;
 }
@@ -42,6 +56,6 @@ function lately() { return said.filter(({ at }) => performance.now() - at < READ
 
 /** Says why there is no image, until there is one. */
 export function refused(text, error = true) {
-  write([...lately(), { text, error }]);
+  write([...lately(), { text: sentence(text), error }]);
   $('status').textContent = text;
 }

@@ -107,7 +107,7 @@ export class Mask {
     const c = this.#c;
     const from = this.#last ?? to;
     c.globalCompositeOperation = this.#erase ? 'destination-out' : 'source-over';
-    c.strokeStyle = this.#colour;
+    c.strokeStyle = this.#stripes();
     c.lineCap = c.lineJoin = 'round';
     c.lineWidth = 2 * this.#radius;
     c.beginPath();
@@ -123,7 +123,19 @@ export class Mask {
     this.#changed();
   }
 
-  get #colour() { return getComputedStyle(this.#canvas).getPropertyValue('accent-color') || '#c2410c'; }
+  /** Stripes of black and white, which show on an image of any colour. */
+  #stripes() {
+    const side = 2 * Math.max(1, Math.round(Math.max(this.#canvas.width, this.#canvas.height) / 64));
+    const tile = new OffscreenCanvas(2 * side, 2 * side);
+    const c = tile.getContext('2d');
+    for (let x = 0; x < 2 * side; x++) {
+      for (let y = 0; y < 2 * side; y++) {
+        c.fillStyle = (x + y) % (2 * side) < side ? '#000' : '#fff';
+        c.fillRect(x, y, 1, 1);
+      }
+    }
+    return this.#c.createPattern(tile, 'repeat');
+  }
 
   #key(e) {
     if (e.ctrlKey && e.key === 'z') this.#undo();
@@ -183,7 +195,7 @@ export class Mask {
   /** Swaps what is painted and what is not. */
   #swap() {
     this.#c.globalCompositeOperation = 'source-out';
-    this.#c.fillStyle = this.#colour;
+    this.#c.fillStyle = this.#stripes();
     this.#c.fillRect(0, 0, this.#canvas.width, this.#canvas.height);
     this.#c.globalCompositeOperation = 'source-over';
   }

@@ -2,15 +2,15 @@
 
 const PATIENCE = 5000; // ms
 
-/** Counts images that take long: the first one of a model, which has to be read from disk, and one alone say little. */
+/** Judges by the images that were made last: two slow ones in a row are too slow, since one alone may have waited for the disk; a quick one is enough to be quick again. */
 export class Pace {
   #slow = 0;
 
-  /** Takes the time that a request took, without waiting for others; true if typing should no longer make images. */
-  slow(ms) {
-    this.#slow = ms > PATIENCE ? this.#slow + 1 : 0;
-    if (this.#slow < 2) return false;
-    this.#slow = 0;
-    return true;
-  }
+  get slow() { return this.#slow >= 2; }
+
+  /** Takes the time that a request took, without waiting for others. */
+  take(ms) { this.#slow = ms > PATIENCE ? this.#slow + 1 : 0; }
+
+  /** Forgets the times: other settings take other ones. */
+  reset() { this.#slow = 0; }
 }

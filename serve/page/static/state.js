@@ -17,12 +17,15 @@ const defaults = () => ({
   strength: 0.6,
   init: null, // Blob of the input image
   mask: null, // Blob of the mask: transparent where it is repainted
-  live: true,
+  live: 'auto', // whether images follow while somebody types: 'auto', 'on' or 'off'
   smooth: false,
+  kind: 'text', // of model that prompt, negative and loras are for: 'text' or 'class'
+  aside: {}, // those of the other kind
 });
 
 /** What belongs to the page and not to an image. */
-const ofPage = ['live', 'smooth'];
+const ofPage = ['live', 'smooth', 'kind', 'aside'];
+const ofKind = ['prompt', 'negative', 'loras'];
 
 export function newSeed() { return crypto.getRandomValues(new Uint32Array(1))[0]; }
 
@@ -47,8 +50,17 @@ export class State extends EventTarget {
 
   /** Returns everything to its default but the prompt, the model and the input image. */
   reset() {
-    const { model, prompt, init, mask } = this.values;
-    this.set({ ...defaults(), model, prompt, init, mask, loras: [] });
+    const { model, prompt, init, mask, kind, aside } = this.values;
+    this.set({ ...defaults(), model, prompt, init, mask, kind, aside, loras: [] });
+  }
+
+  /** The changes that put what is for one kind of model aside, and take what was put aside for another. */
+  turned(kind) {
+    const { kind: before, aside } = this.values;
+    if (kind === before) return {};
+    const now = Object.fromEntries(ofKind.map((name) => [name, this.values[name]]));
+    const { prompt, negative, loras } = defaults();
+    return { prompt, negative, loras, ...aside[kind], kind, aside: { ...aside, [before]: now } };
   }
 
   /** What reproduces an image. */
@@ -58,11 +70,12 @@ export class State extends EventTarget {
     return all;
   }
 
-  /** Takes what settings() returned, or some of it; what is missing has its default. */
-  restore(settings, options) {
-    const { live, smooth, ...fresh } = defaults();
+  /** Takes what settings() returned, or some of it, for a kind of model; what is missing has its default. */
+  restore(settings, kind, options) {
+    const fresh = defaults();
+    for (const name of ofPage) delete fresh[name];
     const known = Object.fromEntries(Object.entries(settings).filter(([name]) => name in fresh));
-    this.set({ ...fresh, ...known }, options);
+    this.set({ ...this.turned(kind), ...fresh, ...known }, options);
   }
 }
 

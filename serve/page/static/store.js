@@ -25,7 +25,7 @@ export class Store {
   /** Adds an entry, and returns its id. */
   async add(entry) {
     if (!this.#db) {
-      entry.id = this.#next++;
+      entry.id ??= this.#next++;
       this.#memory.set(entry.id, entry);
       return entry.id;
     }
