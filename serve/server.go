@@ -143,7 +143,7 @@ func unauthorized(r *http.Request) string {
 		what = "wrong API key"
 	}
 	if strings.HasPrefix(r.URL.Path, "/sdapi/") || strings.HasPrefix(r.URL.Path, "/internal/") {
-		how = "send it as the password of basic authentication, any user and the key (A1111's --api-auth user:key), or as a bearer token"
+		how = "send it as the password of basic authentication, user:key with any user as A1111's clients send it, or as a bearer token"
 	}
 	return what + ": " + how
 }
