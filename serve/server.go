@@ -133,7 +133,7 @@ func also(help string) string {
 	if help == "" {
 		return ""
 	}
-	return ": " + help
+	return ": " + quote.Long(help, 1000)
 }
 
 // unauthorized says what is wrong with a request's key, and how clients of the path send one.

@@ -308,6 +308,8 @@ func (p *profile) sigma(strength float64) float64 {
 	return math.Pow(low+strength*(high-low), rho)
 }
 
+const mostReason = 1000 // characters of what is wrong with an adapter
+
 // without returns a message with the paths of files in a directory shortened to those below it: where the directory lies is no matter of clients.
 func without(msg, dir string) string {
 	for _, of := range []string{absolute(dir), filepath.Clean(dir)} {
@@ -341,7 +343,7 @@ func requestError(err error, adapters []prompt.LoRA, dir string) error {
 		if slices.ContainsFunc(adapters, func(l prompt.LoRA) bool { return l.Name == tag.Name }) {
 			field = "LoRAs"
 		}
-		return refuse(field, "adapter %s: %s", quote.Quoted(tag.Name), without(tag.Err.Error(), dir))
+		return refuse(field, "adapter %s: %s", quote.Quoted(tag.Name), quote.Long(without(tag.Err.Error(), dir), mostReason))
 	}
 	text := strings.TrimPrefix(err.Error(), "prompt 1: ")
 	if strings.HasPrefix(text, "the negative prompt") {

@@ -431,6 +431,8 @@ func TestRefused(t *testing.T) {
 		`{"prompt": "a", "loras": [{}]}`:                                  {400, "loras", "invalid_value"},
 		`{"prompt": "a", "loras": ["a:b"]}`:                               {400, "loras", "invalid_type"},
 		`{"prompt": "a", "loras": [{"name": "a", "weight": "1e9"}]}`:      {400, "loras", "invalid_value"},
+		`{"prompt": "a", "labels": [null]}`:                               {400, "labels", "invalid_type"},
+		`{"prompt": "a", "labels": ["cat", true]}`:                        {400, "labels", "invalid_type"},
 		`{"prompt": "a", "labels": [{}]}`:                                 {400, "labels", "invalid_type"},
 		`{"prompt": "a", "labels": [` + strings.Repeat("1,", 200) + `1]}`: {400, "labels", "invalid_value"},
 		`{"prompt": "a", "model": "no-such"}`:                             {404, "model", "model_not_found"},

@@ -190,18 +190,18 @@ func (p *params) lists(in *input) error {
 
 // classes are numbers of classes, or names if one of them is no number.
 func (p *params) classes(all []json.RawMessage) error {
+	text := func(one json.RawMessage) bool { return one[0] == '"' }
 	named := slices.ContainsFunc(all, func(one json.RawMessage) bool {
-		var text string
 		_, isNumber := literal(one)
-		return json.Unmarshal(one, &text) == nil && !isNumber
+		return text(one) && !isNumber
 	})
 	for _, one := range all {
-		if named {
-			if _, isNumber := literal(one); !isNumber {
-				if _, err := asText("labels", one, maxName); err != nil {
-					return err
-				}
+		if text(one) {
+			if _, err := asText("labels", one, maxName); err != nil {
+				return err
 			}
+		}
+		if named && text(one) {
 			p.request.Classes = append(p.request.Classes, scalar(one))
 			continue
 		}
@@ -209,7 +209,11 @@ func (p *params) classes(all []json.RawMessage) error {
 		if err != nil {
 			return err
 		}
-		p.request.Labels = append(p.request.Labels, label)
+		if named {
+			p.request.Classes = append(p.request.Classes, strconv.Itoa(label))
+		} else {
+			p.request.Labels = append(p.request.Labels, label)
+		}
 	}
 	return nil
 }
