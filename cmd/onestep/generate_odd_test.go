@@ -231,7 +231,7 @@ func TestSchedulerBeforeWeights(t *testing.T) {
 	}{
 		{`{"_class_name": "DDIMScheduler"}`, "want 1 to 1000 steps, got 1001", []string{"--steps", "1001"}},
 		{`{"_class_name": "DDIMScheduler", "num_train_timesteps": 20}`, "want 1 to 20 steps, got 25", nil},
-		{`{"_class_name": "LCMScheduler", "original_inference_steps": 3}`, "4 steps", nil},
+		{`{"_class_name": "LCMScheduler", "original_inference_steps": 3}`, "4 steps", []string{"--steps", "4"}},
 		{`{"_class_name": "DDIMScheduler", "beta_schedule": "none"}`, "beta_schedule", nil},
 		{`{"_class_name": "DDIMScheduler"}`, "1 missing: decoder.conv_out.bias", nil}, // this one works
 	} {

@@ -62,9 +62,9 @@ func (p *Plan) configured(given asked) error {
 // grid is the number of timesteps that a model is distilled on.
 func (p *Plan) grid(m *LCM) int { return max(p.timesteps/m.Skip, 1) }
 
-// steps is the number of timesteps of the model's chain.
+// steps is the number of timesteps of the model's chain; a new model has no files yet, and the usual one.
 func (p *Plan) steps() int {
-	if p.files.Scheduler != nil {
+	if p.files != nil && p.files.Scheduler != nil {
 		if c, err := noise.ParseConfig(p.files.Scheduler); err == nil {
 			return c.Steps()
 		}
