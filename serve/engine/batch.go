@@ -74,7 +74,7 @@ func (e *Engine) again(j *job) {
 	e.running--
 	j.state = waiting
 	j.rest()
-	e.queue.again(j)
+	e.queue.Again(j.r.Client, j)
 }
 
 // reopen puts the requests of a batch back into the queue and closes their model, whose files have changed, so that it is opened anew for them.
@@ -115,7 +115,7 @@ func (e *Engine) next() *batch {
 func (e *Engine) pick() *batch {
 	var b *batch
 	var passed []*job
-	for j := range e.queue.order() {
+	for j := range e.queue.Order() {
 		switch {
 		case j.m.at != open && b == nil:
 			passed = append(passed, j)
@@ -136,7 +136,7 @@ func (e *Engine) pick() *batch {
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.m.used, b.live = true, len(b.parts)
 	for _, p := range b.parts {
-		e.queue.serve(p.job)
+		e.queue.Serve(p.job)
 		if !p.begun {
 			e.begun++
 		}

@@ -156,7 +156,7 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 		e.end(j, j.ctx.Err())
 	})
 	e.live[j] = struct{}{}
-	e.queue.push(j)
+	e.queue.Push(j.r.Client, j)
 	if r.loads {
 		e.loads++
 	}
@@ -215,7 +215,7 @@ func (e *Engine) end(j *job, err error) {
 	case ended:
 		return
 	case waiting:
-		e.queue.remove(j)
+		e.queue.Remove(j)
 	case running:
 		e.running--
 		j.batch.leave()
@@ -241,7 +241,7 @@ func (e *Engine) end(j *job, err error) {
 // tellPlaces reports to the requests that wait how many are to be served before them.
 func (e *Engine) tellPlaces() {
 	place := e.running
-	for j := range e.queue.order() {
+	for j := range e.queue.Order() {
 		if j.r.loads {
 			continue
 		}

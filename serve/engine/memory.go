@@ -11,7 +11,7 @@ const patience = 8
 
 // openWanted starts to open the models of waiting requests, in their order, as far as the memory suffices.
 func (e *Engine) openWanted() {
-	for j := range e.queue.order() {
+	for j := range e.queue.Order() {
 		if j.m.at != closed || e.stopping {
 			continue
 		}
@@ -58,7 +58,7 @@ func (e *Engine) memoryFor(m *model) (victims []*model, ok bool) {
 
 // wanted reports whether a waiting request asks for a model.
 func (e *Engine) wanted(m *model) bool {
-	for j := range e.queue.order() {
+	for j := range e.queue.Order() {
 		if j.m == m {
 			return true
 		}
@@ -105,7 +105,7 @@ func (e *Engine) open(m *model, victims []*model) {
 
 // waitingFor returns the waiting requests for a model that were not resolved with a profile.
 func (e *Engine) waitingFor(m *model, with *profile) (jobs []*job) {
-	for j := range e.queue.order() {
+	for j := range e.queue.Order() {
 		if j.m == m && (with == nil || j.by != with) {
 			jobs = append(jobs, j)
 		}

@@ -27,12 +27,7 @@ func hold(t *testing.T, d *Decoder) (release func()) {
 func (t *turns) waits(client string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.lines {
-		if l.client == client {
-			return len(l.wait)
-		}
-	}
-	return 0
+	return len(t.lines.Of(client))
 }
 
 func until(t *testing.T, is func() bool) {
@@ -68,7 +63,7 @@ func TestTurns(t *testing.T) {
 	until(t, func() bool {
 		d.turns.mu.Lock()
 		defer d.turns.mu.Unlock()
-		return d.turns.free == 1 && len(d.turns.lines) == 0
+		return d.turns.free == 1 && d.turns.lines.Len() == 0
 	})
 }
 
@@ -76,7 +71,9 @@ func TestTurns(t *testing.T) {
 func TestBusy(t *testing.T) {
 	d := NewDecoder(Limits{}, 100)
 	hold(t, d)
-	d.turns.lines = []*line{{client: "full", wait: make([]chan struct{}, mostWait)}}
+	for range mostWait {
+		d.turns.lines.Push("full", make(chan struct{}))
+	}
 	_, _, err := d.For(t.Context(), "full").Decode(encoded(t, 4, 4), nil)
 	assert.ErrorIs(t, err, ErrBusy)
 	assert.True(t, Interrupted(err))

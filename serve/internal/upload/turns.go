@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	inturn "github.com/onestep-go/onestep/serve/internal/turns"
 )
 
 // ErrBusy is the error of images that come while those of too many others are worked on.
@@ -13,13 +15,7 @@ var ErrBusy = errors.New("too many images at once")
 type turns struct {
 	mu    sync.Mutex
 	free  int
-	lines []*line // of clients that wait, in turn
-}
-
-// line has what waits for a client; a channel is closed when its turn has come.
-type line struct {
-	client string
-	wait   []chan struct{}
+	lines inturn.Lines[chan struct{}] // of pieces of work that wait; a channel is closed when its turn has come
 }
 
 // enter waits for a turn, which ends with leave. It is [ErrBusy] if most pieces of work of the client wait already (0: any number may), and that of ctx if
@@ -34,13 +30,12 @@ func (t *turns) enter(ctx context.Context, client string, most int) error {
 		t.mu.Unlock()
 		return nil
 	}
-	l := t.line(client)
-	if most > 0 && len(l.wait) >= most {
+	if most > 0 && len(t.lines.Of(client)) >= most {
 		t.mu.Unlock()
 		return ErrBusy
 	}
 	mine := make(chan struct{})
-	l.wait = append(l.wait, mine)
+	t.lines.Push(client, mine)
 	t.mu.Unlock()
 	select {
 	case <-mine:
@@ -49,14 +44,9 @@ func (t *turns) enter(ctx context.Context, client string, most int) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i, other := range l.wait {
-		if other == mine {
-			l.wait = append(l.wait[:i:i], l.wait[i+1:]...)
-			t.drop(l)
-			return ctx.Err()
-		}
+	if !t.lines.Remove(mine) { // its turn came meanwhile
+		t.next()
 	}
-	t.next() // its turn came meanwhile
 	return ctx.Err()
 }
 
@@ -67,40 +57,12 @@ func (t *turns) leave() {
 	t.next()
 }
 
-// next gives a turn that has ended to the first client in line, which moves to the end.
+// next gives a turn that has ended to what is to be served first.
 func (t *turns) next() {
-	if len(t.lines) == 0 {
-		t.free++
+	for first := range t.lines.Order() {
+		t.lines.Serve(first)
+		close(first)
 		return
 	}
-	l := t.lines[0]
-	close(l.wait[0])
-	l.wait = l.wait[1:]
-	t.lines = append(t.lines[1:], l)
-	t.drop(l)
-}
-
-// line returns the line of a client, a new one at the end.
-func (t *turns) line(client string) *line {
-	for _, l := range t.lines {
-		if l.client == client {
-			return l
-		}
-	}
-	l := &line{client: client}
-	t.lines = append(t.lines, l)
-	return l
-}
-
-// drop removes a line in which nothing waits.
-func (t *turns) drop(l *line) {
-	if len(l.wait) > 0 {
-		return
-	}
-	for i, other := range t.lines {
-		if other == l {
-			t.lines = append(t.lines[:i:i], t.lines[i+1:]...)
-			return
-		}
-	}
+	t.free++
 }
