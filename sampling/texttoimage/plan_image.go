@@ -1,6 +1,7 @@
 package texttoimage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"image"
@@ -134,10 +135,12 @@ func (p *Plan) images() error {
 
 // strength returns the strength of img2img.
 func (p *Plan) strength() float64 {
-	switch {
-	case p.o.Strength != 0:
-		return p.o.Strength
-	case p.o.Mask != nil:
+	return cmp.Or(p.o.Strength, DefaultStrength(p.o.Mask != nil))
+}
+
+// DefaultStrength is the strength of img2img if none is given.
+func DefaultStrength(mask bool) float64 {
+	if mask {
 		return 1
 	}
 	return 0.8

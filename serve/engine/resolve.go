@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -193,12 +194,7 @@ func (p *profile) strength(r Request, steps int, sampler string, note notes) flo
 			steps = texttoimage.DefaultSteps(method)
 		}
 	}
-	asked := r.Strength
-	if asked == 0 && r.Mask != nil {
-		asked = 1
-	} else if asked == 0 {
-		asked = 0.8 // texttoimage's
-	}
+	asked := cmp.Or(r.Strength, texttoimage.DefaultStrength(r.Mask != nil))
 	left := func(of float64) bool { return float64(steps)*of >= 1 }
 	if steps == 0 || left(asked) {
 		return r.Strength
