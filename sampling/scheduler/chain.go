@@ -52,7 +52,7 @@ func newChain(c noise.Config, k class) (*chain, error) {
 		return nil, err
 	}
 	c.Spacing, c.FinalSigma = cmp.Or(c.Spacing, k.spacing), cmp.Or(c.FinalSigma, "zero")
-	c.OriginalSteps, c.Scaling = cmp.Or(c.OriginalSteps, min(50, c.TrainSteps)), cmp.Or(c.Scaling, 10)
+	c.OriginalSteps, c.Scaling = c.Grid(), cmp.Or(c.Scaling, 10)
 	c.ClipRange, c.Quantile, c.SampleMax, c.Order = cmp.Or(c.ClipRange, 1), cmp.Or(c.Quantile, 0.995), cmp.Or(c.SampleMax, 1), cmp.Or(c.Order, 2)
 	return &chain{Config: c, alphas: alphas, clip: is(c.Clip, k.clip)}, nil
 }

@@ -218,7 +218,7 @@ func (p *Plan) grid() int {
 	if !scheduler.FewSteps(p.o.Method) {
 		return math.MaxInt
 	}
-	own := cmp.Or(p.config.OriginalSteps, 50)
+	own := p.config.Grid()
 	var grids []int
 	for _, n := range p.o.Grids {
 		if n > 0 && !slices.Contains(grids, n) {
