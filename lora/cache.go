@@ -234,7 +234,7 @@ func (c *Cache) fill(e *cached, open func() (*File, error)) {
 		return
 	}
 	for _, t := range e.adapter.store.Tensors() {
-		e.bytes += int64(t.NumEl() * t.DType().Size())
+		e.bytes += t.NumBytes()
 	}
 	e.err = nil
 }

@@ -299,6 +299,9 @@ func ToSlice[T Element](t *Tensor) []T {
 	return out
 }
 
+// NumBytes is the size of the elements in bytes.
+func (t *Tensor) NumBytes() int64 { return int64(t.NumEl() * t.DType().Size()) }
+
 // Bytes copies the raw bytes of the elements to the host, in the order of their indices.
 func (t *Tensor) Bytes() []byte {
 	in := t.info("bytes")

@@ -103,7 +103,7 @@ func isFew(sampler string) bool {
 func bytesOf(m *generate.Model) (bytes int64) {
 	for _, st := range m.Stores() {
 		for _, t := range st.Tensors() {
-			bytes += int64(t.NumEl() * t.DType().Size())
+			bytes += t.NumBytes()
 		}
 	}
 	return bytes

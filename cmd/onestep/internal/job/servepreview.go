@@ -53,7 +53,7 @@ func (o Serve) previewers() (previewers, error) {
 		}
 		p := &previewer{path: path, channels: tiny.Channels()}
 		for _, t := range tiny.Tensors() {
-			p.bytes += int64(t.NumEl() * t.DType().Size())
+			p.bytes += t.NumBytes()
 		}
 		tiny.Close()
 		all[name] = p
