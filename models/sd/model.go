@@ -232,7 +232,12 @@ func (m *Model) Name() string {
 	if m.Title != "" {
 		return m.Title
 	}
-	name := filepath.Base(filepath.Clean(m.Path))
+	return NameOf(m.Path)
+}
+
+// NameOf is the last element of a model's path, without extension.
+func NameOf(path string) string {
+	name := filepath.Base(filepath.Clean(path))
 	for _, ext := range []string{".safetensors", ".ckpt"} {
 		name = strings.TrimSuffix(name, ext)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/builtintext"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/serve"
 	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/torch"
@@ -297,7 +298,7 @@ func fileName(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".safetensors"), ".ckpt")
+	return sd.NameOf(path)
 }
 
 // modelName makes a name of a path: that of a directory, such as a run's, or that of a file without its extension.
