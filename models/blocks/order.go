@@ -3,7 +3,6 @@ package blocks
 import (
 	"slices"
 
-	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -18,11 +17,11 @@ func LastIsFaster(s *torch.Scope, in, x *torch.Tensor, scaleShift bool, channels
 }
 
 // Enter returns the first convolution's features h of images x, and the images, both in channels-last order if last is true.
-func Enter(s *torch.Scope, conv nn.Conv2D, x *torch.Tensor, c models.Cond, last bool) (h, images *torch.Tensor) {
+func Enter(s *torch.Scope, conv nn.Conv2D, x *torch.Tensor, a nn.Adapters, last bool) (h, images *torch.Tensor) {
 	if !last {
-		return conv.Adapted(s, x, c.Adapters), x
+		return conv.Adapted(s, x, a), x
 	}
 	x = x.ChannelsLast(s)
-	h = conv.Adapted(s, x, c.Adapters)
+	h = conv.Adapted(s, x, a)
 	return Release(h.ChannelsLast(s), h), x // images of one channel are in both orders, and libtorch's convolution then chooses the other
 }

@@ -202,7 +202,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 		emb := u.embed(s, noise, c, x.DType())
 		in := x.To(s, c.Computes(u.store.DType()))
 		last := blocks.LastIsFaster(s, in, x, u.config.ScaleShift, u.config.Channels)
-		h, aux := blocks.Enter(s, u.convIn, in, c, last)
+		h, aux := blocks.Enter(s, u.convIn, in, c.Adapters, last)
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.Units {

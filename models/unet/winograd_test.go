@@ -80,7 +80,7 @@ func TestFeaturesOrder(t *testing.T) {
 		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 2, channels, 32, 32)
 			require.True(t, blocks.LastIsFaster(s, x, x, net.config.ScaleShift, net.config.Channels))
-			h, _ := blocks.Enter(s, net.convIn, x, models.Cond{}, true)
+			h, _ := blocks.Enter(s, net.convIn, x, nil, true)
 			require.True(t, h.IsChannelsLast())
 			require.False(t, h.IsContiguous())
 			require.True(t, net.Forward(s, x, torch.Zeros(s, torch.Float32, 2), models.Cond{}).IsContiguous())

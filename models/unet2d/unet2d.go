@@ -220,7 +220,7 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		}
 		in := x.To(s, c.Computes(u.store.DType()))
 		last := blocks.LastIsFaster(s, in, x, u.config.ScaleShift, u.config.Channels...)
-		h, image := blocks.Enter(s, u.convIn, in, c, last)
+		h, image := blocks.Enter(s, u.convIn, in, c.Adapters, last)
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.Units {

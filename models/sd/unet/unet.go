@@ -238,7 +238,7 @@ func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int)
 func (e *encoder) enter(s *torch.Scope, x *torch.Tensor, d torch.DType, a nn.Adapters) (h *torch.Tensor, last bool) {
 	in := x.To(s, d)
 	last = blocks.LastIsFaster(s, in, x, false, e.config.BlockOutChannels...)
-	h, _ = blocks.Enter(s, e.convIn, in, models.Cond{Adapters: a}, last)
+	h, _ = blocks.Enter(s, e.convIn, in, a, last)
 	return h, last
 }
 
