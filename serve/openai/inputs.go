@@ -105,8 +105,8 @@ func (in *input) repainted(m image.Image) image.Image {
 // keep puts the input image over what is not masked of a generated one. Latent diffusion models change it a little everywhere, since their autoencoder loses
 // details, the more the more often an image is edited; models in pixel space keep it themselves.
 func (h *handler) keep(in *input, p *params, is engine.Resolved, img *engine.Image) error {
-	i := slices.IndexFunc(h.engine.Models(), func(m engine.Info) bool { return m.Name == is.Model })
-	if p.request.Mask == nil || i < 0 || !h.engine.Models()[i].Prompts {
+	latent := func(m engine.Info) bool { return m.Name == is.Model && m.Prompts }
+	if p.request.Mask == nil || !slices.ContainsFunc(h.engine.Models(), latent) {
 		return nil
 	}
 	return in.work.Do(func() error {
