@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"log"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -23,6 +22,7 @@ import (
 	"time"
 
 	"github.com/onestep-go/onestep/internal/sheet"
+	"github.com/onestep-go/onestep/scripts/internal/tool"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -152,14 +152,8 @@ func (o options) onestepPrints(ctx context.Context, args ...string) ([]byte, err
 		line.WriteString(" " + a)
 	}
 	log.Print(line.String())
-	c := exec.CommandContext(ctx, o.onestep, args...)
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	c.Stderr = os.Stderr
-	out, err := c.Output()
-	if err != nil {
-		return nil, fmt.Errorf("onestep %s: %w", args[0], err)
-	}
-	return out, nil
+	out, _, err := tool.Tool(o.onestep).Show(ctx, args...)
+	return out, err
 }
 
 func (o options) report(images int64) error {
@@ -168,7 +162,7 @@ func (o options) report(images int64) error {
 		return err
 	}
 	fmt.Printf(`
-The pictures are in %s:
+The images are in %s:
   before-after.png    nine kinds of emoji by a denoiser, in one evaluation of the network and in 35, and by the consistency model that was
                       just trained from it, in one; the seeds are the same
   builtin.png         63 emoji in one evaluation, by the consistency model that ships with onestep

@@ -214,7 +214,7 @@ func (t *table) trainOnce(ctx context.Context, name string) error {
 	}
 	defer func() { <-t.tickets }()
 	log.Printf("%s: onestep %s", time.Now().Format("15:04"), strings.Join(args, " "))
-	took, err := t.onestep.Show(ctx, args...)
+	_, took, err := t.onestep.Show(ctx, args...)
 	return errors.Join(err, t.spend(name, took))
 }
 
@@ -230,7 +230,7 @@ func (t *table) trainAuthors(ctx context.Context, r run, teacher string) error {
 	defer func() { <-t.tickets }()
 	const data = "/usr/share/datasets/fashion-mnist/train-" // of Debian's package dataset-fashion-mnist
 	log.Printf("%s: %s", time.Now().Format("15:04"), r.name)
-	took, err := tool.Tool(t.python).Show(ctx, filepath.Join("scripts", "table", "peer.py"), "--code", t.ect, "--peers", t.peers, "--init", teacher, "--resume",
+	_, took, err := tool.Tool(t.python).Show(ctx, filepath.Join("scripts", "table", "peer.py"), "--code", t.ect, "--peers", t.peers, "--init", teacher, "--resume",
 		"--images", data+"images-idx3-ubyte.gz", "--labels", data+"labels-idx1-ubyte.gz", "--steps", strconv.Itoa(t.stepsOf(r)), "--n", strconv.Itoa(t.n), "--out", out)
 	return errors.Join(err, t.spend(r.name, took))
 }

@@ -33,14 +33,15 @@ func (t Tool) Run(ctx context.Context, args ...string) ([]byte, time.Duration, e
 	return out, spent(c), nil
 }
 
-// Show runs the tool with its messages on standard error.
-func (t Tool) Show(ctx context.Context, args ...string) (time.Duration, error) {
+// Show is Run with the tool's messages on standard error.
+func (t Tool) Show(ctx context.Context, args ...string) ([]byte, time.Duration, error) {
 	c := t.command(ctx, args)
 	c.Stderr = os.Stderr
-	if err := c.Run(); err != nil {
-		return spent(c), fmt.Errorf("onestep %s: %w", strings.Join(args, " "), err)
+	out, err := c.Output()
+	if err != nil {
+		return nil, spent(c), fmt.Errorf("onestep %s: %w", strings.Join(args, " "), err)
 	}
-	return spent(c), nil
+	return out, spent(c), nil
 }
 
 // command is the tool, which is interrupted when the context ends, and then saves what it trains.
