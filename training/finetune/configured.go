@@ -43,7 +43,7 @@ func (p *Plan) configured(given asked) error {
 			p.note("the skipping step %d does not divide the %d timesteps of the chain: the last %d are not trained", m.Skip, n, n%m.Skip)
 		}
 		if grid := p.grid(m); m.LoRA && grid != 50 {
-			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50, which other programs have to be told (original_inference_steps of LCM samplers)", m.Skip, grid)
+			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50: set it in other programs (original_inference_steps of LCM samplers)", m.Skip, grid)
 		}
 	}
 	if given.prior != nil && *given.prior != 1 && p.Data.Summary().Regularization == 0 {
