@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,7 @@ import (
 // and afterwards nothing is left of them.
 func TestCrowd(t *testing.T) {
 	goroutines, tensors := countGoroutines(), torch.Live()
-	var accepted, observed atomic.Int64
+	var accepted, observed, left atomic.Int64
 	models, counts := several(t, 3, fake{before: func(int) { time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond) }})
 	e, err := New(Options{Models: models, Memory: 250, Queue: 40, Observe: func(Observation) { observed.Add(1) }})
 	require.NoError(t, err)
@@ -45,7 +44,10 @@ func TestCrowd(t *testing.T) {
 				var got result
 				if dice.IntN(8) == 0 { // leave at the first event
 					for _, err := range e.Images(own, r) {
-						got.err = cmp.Or(err, context.Canceled)
+						if got.err = err; err == nil {
+							got.err = context.Canceled
+							left.Add(1)
+						}
 						break
 					}
 				} else {
@@ -80,10 +82,11 @@ func TestCrowd(t *testing.T) {
 	require.Zero(t, st.Waiting+st.Running)
 	ended := int64(st.Done + st.Failed + st.Cancelled)
 	require.GreaterOrEqual(t, observed.Load(), ended)
-	require.LessOrEqual(t, observed.Load(), ended+ends[1].Load()) // some gave way to others
+	require.LessOrEqual(t, observed.Load(), ended+int64(st.Refused)) // some gave way to others
 	require.GreaterOrEqual(t, observed.Load(), accepted.Load())
 	require.LessOrEqual(t, observed.Load(), accepted.Load()+ends[1].Load()+ends[2].Load())
-	require.Equal(t, ends[1].Load(), int64(st.Refused))
+	require.GreaterOrEqual(t, int64(st.Refused), ends[1].Load())
+	require.LessOrEqual(t, int64(st.Refused), ends[1].Load()+left.Load()) // a client that leaves does not see that it gave way just then
 	for i := range ends {
 		require.Positive(t, ends[i].Load(), "kind %d of end did not occur", i)
 	}
