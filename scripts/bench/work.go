@@ -216,6 +216,10 @@ func sample(o options) (any, error) {
 		return nil, err
 	}
 	defer net.Close()
+	for _, w := range net.Tensors() { // frozen and packed, as onestep sample has it
+		w.SetRequiresGrad(false)
+	}
+	net.Store().Pack()
 	f := &models.Consistency{Net: net}
 	if o.save != "" {
 		d, err := checkpoint.Describe(f)
