@@ -49,7 +49,7 @@ func (t *Tensor) GroupNormSiLU(s *Scope, groups int, w, b *Tensor, eps float64) 
 // Conv3x3 is [Tensor.Conv2D] with padding 1 for w [out, in, 3, 3], by Winograd's formula where this library has kernels for it: on the CPU in
 // float32 and bfloat16, for t in channels-last order and multiples of 16 channels. That takes a third to a half of the time. In float32 it rounds five
 // times as much as the plain sum, 1e-6 of the results' root mean square. For t in bfloat16, w and b may be in float32; they are not rounded,
-// and up to 256 channels the results' error is little more than their own rounding; it grows by the root of the channels. The backward pass keeps t and w only. Anything else goes to Conv2D.
+// and the results' error is little more than their own rounding. The backward pass keeps t and w only. Anything else goes to Conv2D.
 func (t *Tensor) Conv3x3(s *Scope, w, b *Tensor) *Tensor {
 	if plain.Load() {
 		return s.Tidy(func(s *Scope) *Tensor {

@@ -22,7 +22,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using winograd::places;
 
-constexpr int64_t weights_at_once = 16 << 20;  // bytes of transformed weights, unless a single panel takes more
+// Bytes of transformed weights at once, unless a single panel takes more. Few stay in the cache, but images are transformed anew for each lot: as many
+// bytes as the images have, within these bounds.
+constexpr int64_t least_weights = 4 << 20, most_weights = 16 << 20;
 constexpr int64_t tiles_at_once = 16 << 20;    // bytes of transformed tiles for the gradient of the weights
 constexpr int64_t most_sums = 64 << 20;        // bytes of sums for it; larger ones go to libtorch
 
@@ -40,7 +42,6 @@ bool takes(const at::Tensor &x, const at::Tensor &weight, const std::optional<at
     if (!t->is_cpu() || (t->scalar_type() != type && t->scalar_type() != at::kFloat) || t->layout() != at::kStrided || t->numel() == 0) return false;
   const int64_t c = x.size(1), k = weight.size(0);
   if (bias && bias->defined() && (bias->dim() != 1 || bias->size(0) != k)) return false;
-  if (type == at::kBFloat16 && std::max(c, k) > winograd::most_channels) return false;
   return weight.size(1) == c && c % lanes == 0 && k % lanes == 0 && last_is_channels(x);
 }
 
@@ -57,9 +58,8 @@ at::Tensor scratch(int64_t numbers) { return at::empty({numbers}, at::kFloat); }
 // The convolution of x [n, in, h, w] in channels-last order with weight [k, c, 3, 3], or for the way back with the weights turned around.
 at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias, bool back) {
   const auto *kernels = ct::kernels(x);
-  const at::Tensor w = wide(weight), added = bias && bias->defined() ? wide(*bias) : at::Tensor();
-  winograd::Weights ws = {data(w), w.size(0), w.size(1), back};
-  const int64_t in = ws.in(), out = back ? ws.c : ws.k, threads = at::get_num_threads();
+  const at::Tensor added = bias && bias->defined() ? wide(*bias) : at::Tensor();
+  const int64_t in = weight.size(back ? 0 : 1), out = weight.size(back ? 1 : 0), threads = at::get_num_threads();
   const at::Tensor y = at::empty({x.size(0), out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
 
   const at::Tensor zeros = at::zeros({in}, x.options());
@@ -67,21 +67,27 @@ at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::op
   cv.chunk = std::min<int64_t>(in <= 64 ? 12 : in <= 256 ? 24 : 48, (cv.im.tiles() + threads - 1) / threads);
   const int64_t chunks = (cv.im.tiles() + cv.chunk - 1) / cv.chunk;
 
-  const int64_t each = places * in * winograd::panel * static_cast<int64_t>(sizeof(float));
-  const int64_t at_once = std::min(out, std::max<int64_t>(1, weights_at_once / each) * winograd::panel);
-  ws.out = at_once;
-  const at::Tensor u = scratch(places * ws.stride());
-  ws.u = u.data_ptr();
-  cv.u = ws.u;
-  at::Tensor step;
-  if (kernels->steps != nullptr) {
-    step = scratch(out);
-    kernels->steps(ws, data(step));
-    ws.step = cv.step = data(step);
-  }
+  const auto size = static_cast<int64_t>(kernels->steps != nullptr ? sizeof(int16_t) : sizeof(float));
+  const int64_t bytes = std::clamp(places * in * cv.im.tiles() * size, least_weights, most_weights);
+  const int64_t at_once = std::min(out, std::max<int64_t>(1, bytes / (places * in * winograd::panel * size)) * winograd::panel);
+  at::Tensor u, step;
   for (int64_t first = 0; first < out; first += at_once) {
-    ws.first = cv.first = first;
-    ws.out = cv.out = std::min(at_once, out - first);
+    const int64_t some = std::min(at_once, out - first);
+    const at::Tensor w = wide(some < out ? weight.detach().narrow(back ? 1 : 0, first, some) : weight);
+    winograd::Weights ws = {data(w), w.size(0), w.size(1), back};
+    if (first == 0) {
+      u = scratch((places * ws.stride() * size + 3) / 4);
+      if (kernels->steps != nullptr) step = scratch(cv.blocks() * some);
+    }
+    ws.u = u.data_ptr();
+    if (kernels->steps != nullptr) {
+      kernels->steps(ws, data(step));
+      ws.step = data(step);
+    }
+    cv.u = ws.u;
+    cv.step = ws.step;
+    cv.first = first;
+    cv.out = some;
     cv.stride = ws.stride();
     cv.parts = std::clamp<int64_t>((threads + chunks - 1) / chunks, 1, (cv.out + winograd::panel - 1) / winograd::panel);
     share(ws.items(), [&](int64_t from, int64_t to) { kernels->weights(ws, from, to); });

@@ -24,6 +24,7 @@ namespace winograd {
 constexpr int64_t tile = 4, window = 6, places = window * window;
 constexpr int64_t panel = 64;     // output channels of one product
 constexpr int64_t deep = 256;     // input channels that are added before they go to memory
+constexpr int64_t step_channels = 128;  // those that have one step, if numbers are in steps
 constexpr int64_t apart = lanes;  // numbers between the matrices of two places: at multiples of 4 KiB they would evict each other
 
 // The formula interpolates at 0, ±a, ±b and infinity. Of all points of this form 5/8 and 3/2 have the least error in float32: half of
@@ -188,23 +189,23 @@ CT_INLINE void multiply(const Product &p) {
 
 // ---- weights: G g Gᵀ ------------------------------------------------------------------------------------------------
 
-// Weights [k, c, 3, 3] to u [places][panels of out][in][panel], for those output channels from first on.
+// Weights [k, c, 3, 3] to u [places][panels of out][in][panel].
 struct Weights {
   const float *w;
   int64_t k, c;
-  bool back;  // out is c, in is k, and the window is turned around
-  int64_t first, out;
-  const float *step;  // of each output channel, if u is in steps
+  bool back;          // out is c, in is k, and the window is turned around
+  const float *step;  // if u is in steps
   void *u;
   int64_t in() const { return back ? k : c; }
-  int64_t stride() const { return (out + panel - 1) / panel * panel * in() + 2 * apart; }
-  int64_t items() const { return out / lanes * (in() / lanes); }
+  int64_t out() const { return back ? c : k; }
+  int64_t stride() const { return (out() + panel - 1) / panel * panel * in() + 2 * apart; }
+  int64_t items() const { return out() / lanes * (in() / lanes); }
 };
 
 // The weights from output channel o and input channel i on: g [in][place in the window][out].
 CT_INLINE void window_weights(const Weights &j, int64_t o, int64_t i, float (&g)[lanes][9][lanes]) {
   for (int64_t l = 0; l < lanes; l++) {
-    const int64_t row = j.back ? (i + l) * j.c + j.first + o : (j.first + o + l) * j.c + i;
+    const int64_t row = j.back ? (i + l) * j.c + o : (o + l) * j.c + i;
     const float *w = j.w + row * 9;
     for (int64_t q = 0; q < lanes; q++)
       for (int64_t p = 0; p < 9; p++) (j.back ? g[l][8 - p][q] : g[q][p][l]) = w[q * 9 + p];
@@ -237,20 +238,21 @@ struct Convolution {
   int64_t first, out;    // those of u
   int64_t chunk, parts;  // tiles of an item; items that share the tiles, each with some panels
   int64_t items() const { return (im.tiles() + chunk - 1) / chunk * parts; }
-  int64_t scratch() const { return places * (chunk * (im.c + panel) + im.c + 2 * apart) + chunk + lanes; }
+  int64_t blocks() const { return (im.c + step_channels - 1) / step_channels; }
+  int64_t scratch() const { return places * (chunk * (im.c + panel) + step_channels + 3 * apart) + chunk * blocks() + lanes; }
 };
 
-template <class E, bool steps>
-CT_INLINE void outputs(const Convolution &j, int64_t t, const float *m, int64_t stride, int64_t k, int64_t columns, float step) {
+template <class E>
+CT_INLINE void outputs(const Convolution &j, int64_t t, const float *m, int64_t stride, int64_t k, int64_t columns) {
   const int64_t down = j.im.down(), across = j.im.across(), h = j.im.h, w = j.im.w;
   const int64_t y0 = t / across % down * tile, x0 = t % across * tile;
   auto *y = static_cast<typename E::T *>(j.y) + ((t / (down * across) * h + y0) * w + x0) * j.k + k;
   const int64_t rows = h - y0, cols = w - x0;
   for (int64_t c = 0; c < columns; c += lanes) {
-    const Vec bias = j.bias ? load(j.bias + k + c) : Vec{}, factor = steps ? load(j.step + k + c) * step : Vec{};
+    const Vec bias = j.bias ? load(j.bias + k + c) : Vec{};
     both<window, tile>([](const Vec *f, Vec *to) CT_LAMBDA { output(f, to); }, [&](int i, int x) CT_LAMBDA { return load(m + (i * window + x) * stride + c); },
                        [&](int i, int x, Vec r) CT_LAMBDA {
-                         if (i < rows && x < cols) E::store(y + (i * w + x) * j.k + c, steps ? r * factor + bias : r + bias);
+                         if (i < rows && x < cols) E::store(y + (i * w + x) * j.k + c, r + bias);
                        });
   }
 }
@@ -269,7 +271,7 @@ CT_INLINE void convolve(const Convolution &j, float *scratch, int64_t from, int6
       const int64_t columns = std::min(panel, j.out - q * panel);
       for (int64_t p = 0; p < places; p++)
         multiply({v + p * vs, j.im.c, 1, u + p * j.stride + q * j.im.c * panel, m + p * ms, panel, n, j.im.c, columns, false});
-      for (int64_t t = 0; t < n; t++) outputs<E, false>(j, t0 + t, m + t * panel, ms, j.first + q * panel, columns, 1);
+      for (int64_t t = 0; t < n; t++) outputs<E>(j, t0 + t, m + t * panel, ms, j.first + q * panel, columns);
     }
   }
 }

@@ -75,7 +75,7 @@ func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) 
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		x := x.ChannelsLast(s)
-		if x.DType() == torch.Float32 && c.winograd(x) {
+		if c.winograd(x) {
 			return x.Conv3x3(s, p.get(s, c.Weight, x.DType(), nil, by, nil), c.Bias)
 		}
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }

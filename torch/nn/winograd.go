@@ -13,14 +13,8 @@ func (c Conv2D) winograd(x *torch.Tensor) bool {
 	if len(in) != 4 || kernel[2] != 3 || kernel[3] != 3 || in[1]%16 != 0 || kernel[0]%16 != 0 || x.IsContiguous() || !x.IsChannelsLast() {
 		return false
 	}
-	if x.DType() == torch.BFloat16 && max(in[1], kernel[0]) > exactChannels {
-		return false
-	}
 	return winogradPays(in[0], in[2], in[3])
 }
-
-// exactChannels is the most channels for which the kernels in bfloat16 have no larger error than libtorch's.
-const exactChannels = 256
 
 // winogradPays is the rule for a convolution of n images of h×w pixels: from 256 pixels on, against libtorch's convolution of plain and of packed
 // weights. A call transforms the weight anew, which takes as long as the convolution of about 100 pixels, and longer where the transformed

@@ -144,6 +144,39 @@ func TestOwnConvolutionFromFiles(t *testing.T) {
 	}
 }
 
+// A layer of many channels from a file in bfloat16 is computed by these kernels in that type, on the file's own weight.
+func TestOwnConvolutionFromFilesInBFloat16(t *testing.T) {
+	if !torch.FusedConv(torch.BFloat16) {
+		t.Skip("no kernels for this processor")
+	}
+	const channels, bytes = 320, 320 * 320 * 9 * 2
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	g := torch.NewGenerator(s, 1)
+	w, b := torch.Randn(s, g, torch.Float32, channels, channels, 3, 3).To(s, torch.BFloat16), torch.Randn(s, g, torch.Float32, channels).To(s, torch.BFloat16)
+	var layer Conv2D
+	bound, err := BuildFrom(save(t, map[string]*torch.Tensor{"weight": w, "bias": b}), torch.CPU, torch.BFloat16, func(p Path) {
+		layer = NewConv2D(p, channels, channels, 3, torch.Conv2DOptions{Padding: 1})
+	})
+	require.NoError(t, err)
+	defer bound.Close()
+	require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+		for _, side := range []int{16, 17} {
+			x := torch.Randn(s, g, torch.Float32, 1, channels, side, side).To(s, torch.BFloat16)
+			want := x.ChannelsLast(s).Conv3x3(s, w, b)
+			require.NotZero(t, x.Conv2D(s, w, b, torch.Conv2DOptions{Padding: 1}).Sub(s, want).Abs(s).Max(s).Item())
+			before, err := torch.CPU.Memory()
+			require.NoError(t, err)
+			got := layer.Forward(s, x)
+			after, err := torch.CPU.Memory()
+			require.NoError(t, err)
+			require.Zero(t, got.Sub(s, want).Abs(s).Max(s).Item())
+			require.Less(t, int(after.Allocated-before.Allocated), bytes/2)
+		}
+		return nil
+	}))
+}
+
 // opposite is an adapter that turns a weight's sign around.
 type opposite struct{}
 
