@@ -17,10 +17,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
 )
+
+// As in the tool, all work is on the main thread: libtorch keeps a team of workers for each thread that calls it, and the workers of several teams
+// sleep after every operator.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
