@@ -10,6 +10,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/serve/engine"
+	"github.com/onestep-go/onestep/serve/internal/jsonsize"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
@@ -111,6 +112,11 @@ func tooLarge(param, msg string) *Error {
 		e.Param = ""
 	}
 	return e
+}
+
+// tooMany is an error of JSON with too many values, in the body or in a string.
+func tooMany(param string) *Error {
+	return tooLarge(param, fmt.Sprintf("%s: want JSON with at most %d values, got more", param, jsonsize.Most))
 }
 
 // write writes a value as JSON.

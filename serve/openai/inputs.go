@@ -52,7 +52,10 @@ func badImage(param string, err error) error {
 // embedded decodes the images of a request in JSON, in base64: "image" or "images", a string, an object with one, or an array of them.
 func (h *handler) embedded(in *input) error {
 	if raw, ok := in.get("image", "images", "file"); ok {
-		all := elements(raw)
+		all, err := elements("image", raw)
+		if err != nil {
+			return err
+		}
 		in.images += len(all)
 		if len(all) > 0 && in.image == nil {
 			if err := h.base64(in, "image", all[0]); err != nil {

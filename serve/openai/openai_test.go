@@ -359,6 +359,14 @@ func TestLoRAsOfForms(t *testing.T) {
 	assert.Equal(t, 400, form(t, h, variations, file, value("loras[][name]", "a"), value("loras[][name]", "b"), value("loras[][weight]", "1")).status)
 	assert.Equal(t, 200, form(t, h, variations, file, value("labels[]", "1"), value("labels[]", "0")).status)
 	assert.Equal(t, []int{1, 0}, e.request().Labels)
+	for range 10 { // maps have no order
+		a := form(t, h, variations, file, value("labels[1]", "1"), value("labels[10]", "3"), value("labels[0]", "0"), value("labels[2]", "2"))
+		require.Equal(t, 200, a.status, "%s", a.body)
+		assert.Equal(t, []int{0, 1, 2, 3}, e.request().Labels)
+		a = form(t, h, variations, file, value("loras[1]", "b"), value("loras[0]", "a:0.5"))
+		require.Equal(t, 200, a.status, "%s", a.body)
+		assert.Equal(t, want, e.request().LoRAs)
+	}
 }
 
 // Labels are names of classes, too, in JSON and in forms.
@@ -444,13 +452,19 @@ func TestRefused(t *testing.T) {
 		`{"prompt": "a", "image": {"file_id": "x"}}`:                      {400, "image", "invalid_image"},
 		`{"prompt": "a", "image": "` + strings.Repeat("A", 90_000) + `"}`: {413, "image", "too_large"},
 		`{"prompt": "` + strings.Repeat("a", 100_000) + `"}`:              {413, "", "too_large"},
-		``:                             {400, "", "invalid_body"},
-		`[]`:                           {400, "", "invalid_body"},
-		`null`:                         {400, "", "invalid_body"},
-		`{"prompt": "a"`:               {400, "", "invalid_body"},
-		`{"prompt": "a"} {}`:           {400, "", "invalid_body"},
-		"{\"prompt\": \"\xff\"}":       {400, "", "invalid_body"},
-		strings.Repeat(`{"a":`, 20000): {400, "", "invalid_body"},
+		``:                            {400, "", "invalid_body"},
+		`[]`:                          {400, "", "invalid_body"},
+		`null`:                        {400, "", "invalid_body"},
+		`{"prompt": "a"`:              {400, "", "invalid_body"},
+		`{"prompt": "a"} {}`:          {400, "", "invalid_body"},
+		"{\"prompt\": \"\xff\"}":      {400, "", "invalid_body"},
+		strings.Repeat(`{"a":`, 9000): {400, "", "invalid_body"},
+		// Two bytes of JSON take a hundred and more in memory.
+		`{"prompt": "a", "any": [` + strings.Repeat("0,", 10_000) + `0]}`:      {413, "", "too_large"},
+		`{"prompt": "a", "labels": "[` + strings.Repeat("0,", 10_000) + `0]"}`: {413, "labels", "too_large"},
+		`{"prompt": "a", "loras": "[` + strings.Repeat("0,", 10_000) + `0]"}`:  {413, "loras", "too_large"},
+		`{"prompt": "a", "image": "[` + strings.Repeat("0,", 10_000) + `0]"}`:  {413, "image", "too_large"},
+		strings.Repeat(`{"a":`, 20000):                                         {413, "", "too_large"},
 	} {
 		name := body[:min(len(body), 70)]
 		a := post(t, h, generations, body)

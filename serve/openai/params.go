@@ -162,7 +162,10 @@ func size(w, h int) string { return strconv.Itoa(w) + "x" + strconv.Itoa(h) }
 
 func (p *params) lists(in *input) error {
 	if raw, ok := in.get("labels", "label"); ok {
-		all := elements(raw)
+		all, err := elements("labels", raw)
+		if err != nil {
+			return err
+		}
 		if len(all) > maxList {
 			return invalid("labels", "want at most %d, got %d", maxList, len(all))
 		}
@@ -174,7 +177,10 @@ func (p *params) lists(in *input) error {
 	if !ok {
 		return nil
 	}
-	all := elements(raw)
+	all, err := elements("loras", raw)
+	if err != nil {
+		return err
+	}
 	if len(all) > maxList {
 		return invalid("loras", "want at most %d, got %d", maxList, len(all))
 	}

@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/internal/jsonsize"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
@@ -90,6 +91,9 @@ func readJSON(r io.Reader, work *upload.Work) (*input, error) {
 	}
 	if first := bytes.TrimLeft(data, " \t\r\n"); len(first) == 0 || first[0] != '{' {
 		return nil, malformed("a JSON object", errors.New("want { at its beginning"))
+	}
+	if !jsonsize.Check(data) {
+		return nil, tooMany("body")
 	}
 	if err := json.Unmarshal(data, &in.byName); err != nil {
 		return nil, malformed("JSON", err)
@@ -180,25 +184,34 @@ func skip(part *multipart.Part) error {
 	return nil
 }
 
-// join adds the arrays of a form, as OpenAI's client sends them: labels[], loras[], and objects of loras.
+// join adds the arrays of a form, as OpenAI's client and others send them: labels[] or labels[0] and so on, loras[], and objects of loras.
 func (in *input) join(lists map[string][]string) error {
-	var err error
-	for name, list := range lists {
+	byBase := map[string][]string{}
+	for _, name := range slices.SortedFunc(maps.Keys(lists), byIndex) {
 		base, _, _ := strings.Cut(name, "[")
-		if base == "loras" && strings.Contains(name, "][") {
+		switch {
+		case base == "loras" && strings.Contains(name, "]["):
 			continue
+		case base != "labels" && base != "loras":
+			base = name
 		}
-		if base == "labels" || base == "loras" {
-			in.byName[base], err = json.Marshal(list)
-		} else {
-			in.byName[name], err = json.Marshal(list)
+		byBase[base] = append(byBase[base], lists[name]...)
+	}
+	for name, list := range byBase {
+		if in.has(name) {
+			return invalid(quote.Text(name), "it is given more than once")
 		}
+		data, err := json.Marshal(list)
 		if err != nil {
 			return err
 		}
+		in.byName[name] = data
 	}
 	return in.joinLoRAs(lists)
 }
+
+// byIndex orders numbers in texts that are otherwise the same.
+func byIndex(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) }
 
 // joinLoRAs adds the objects of loras[][name] and loras[][weight], which are in order, or of loras[0][name] and so on.
 func (in *input) joinLoRAs(lists map[string][]string) error {
@@ -226,7 +239,7 @@ func (in *input) joinLoRAs(lists map[string][]string) error {
 	if len(order) == 0 {
 		return nil
 	}
-	slices.SortFunc(order, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
+	slices.SortFunc(order, byIndex)
 	var all []map[string]string
 	for _, at := range order {
 		all = append(all, objects[at])

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/internal/jsonsize"
 )
 
 // values are the parameters of a request by name, as JSON. What a form has are strings.
@@ -181,14 +182,16 @@ func (v *values) flag(name string) (bool, error) {
 }
 
 // elements returns the elements of a JSON array, of an array in a string, as forms send it, or one value alone.
-func elements(raw json.RawMessage) []json.RawMessage {
+func elements(param string, raw json.RawMessage) ([]json.RawMessage, error) {
 	var s string
 	if json.Unmarshal(raw, &s) == nil && strings.HasPrefix(strings.TrimSpace(s), "[") {
-		raw = json.RawMessage(s)
+		if raw = json.RawMessage(s); !jsonsize.Check(raw) {
+			return nil, tooMany(param)
+		}
 	}
 	var all []json.RawMessage
 	if json.Unmarshal(raw, &all) == nil {
-		return all
+		return all, nil
 	}
-	return []json.RawMessage{raw}
+	return []json.RawMessage{raw}, nil
 }

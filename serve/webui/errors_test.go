@@ -52,9 +52,17 @@ func TestInvalidFields(t *testing.T) {
 		}
 		require.ElementsMatch(t, c.fields, names, c.body)
 	}
-	for _, body := range []string{``, ` `, `{`, `[]`, `null`, `"x"`, `5`, "\x00", strings.Repeat("[", 100_000), `{"a":1}{"b":2}`} {
+	for _, body := range []string{``, ` `, `{`, `[]`, `null`, `"x"`, `5`, "\x00", strings.Repeat("[", 9_000), `{"a":1}{"b":2}`} {
 		status, reply, _ := call(t, h, "a", "POST", "/sdapi/v1/txt2img", body)
 		require.Equal(t, 422, status, "%.20q: %s", body, reply)
+	}
+	// Two bytes of JSON take a hundred and more in memory.
+	for _, body := range []string{strings.Repeat("[", 20_000), `{"alwayson_scripts": {"a": {"args": [` + strings.Repeat("{},", 10_000) + `0]}}}`} {
+		for _, path := range []string{"txt2img", "img2img", "options", "png-info"} {
+			status, reply, _ := call(t, h, "a", "POST", "/sdapi/v1/"+path, body)
+			require.Equal(t, 413, status, "%s", reply)
+			require.Contains(t, string(reply), "at most 10000 values")
+		}
 	}
 	require.Empty(t, f.seen)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/internal/jsonsize"
 )
 
 // form is a JSON object that a client sent. Values are read as leniently as A1111 reads them; what cannot be read is collected in bad.
@@ -31,6 +32,9 @@ func readForm(r *http.Request) (form, error) {
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		return f, invalid{{f.in, "field required: want a JSON object", "missing"}}
+	}
+	if !jsonsize.Check(data) {
+		return f, refuse(http.StatusRequestEntityTooLarge, "want JSON with at most %d values, got more", jsonsize.Most)
 	}
 	if err := json.Unmarshal(data, &f.fields); err != nil {
 		if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
