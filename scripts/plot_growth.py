@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 BASE = {"batch": 8, "resolution": 32, "channels": 64}
 AXES = [("batch", "images in a batch"), ("resolution", "height and width in pixels"), ("channels", "million parameters"), ("steps", "sampling steps")]
@@ -41,6 +42,9 @@ def main():
                     plot.plot(x, roof, color=color, linestyle=":", label=f"{name}, all operations at the rate of matrix products")
             plot.set_xscale("log", base=2)
             plot.set_yscale("log")
+            plot.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            plot.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            plot.yaxis.set_minor_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}" if f"{y:e}"[0] in "25" else ""))
             plot.set_xlabel(label)
             plot.grid(True, which="both", alpha=0.3)
         axes[0].set_ylabel(unit)
