@@ -146,10 +146,17 @@ func (w *writer) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.extend(len(b))
-	n, err := w.ResponseWriter.Write(b)
-	w.failed = w.failed || err != nil
-	return n, err
+	const part = 128 << 10 // of a large answer, so that a client that stops reading is given up long before it had time for all of it
+	n := 0
+	for {
+		next := b[n:min(n+part, len(b))]
+		w.extend(len(next))
+		done, err := w.ResponseWriter.Write(next)
+		if n += done; err != nil || n >= len(b) {
+			w.failed = w.failed || err != nil
+			return n, err
+		}
+	}
 }
 
 // Flush implements http.Flusher.

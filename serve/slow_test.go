@@ -103,6 +103,29 @@ func TestSlowReader(t *testing.T) {
 	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
 }
 
+// The same holds for an answer in one piece, however large: the time that all of it may take is not given for nothing.
+func TestSlowReaderOfLargeAnswer(t *testing.T) {
+	ended := make(chan error, 1)
+	s := start(t, &fake{}, Options{}, quickly, func(s *Server) {
+		s.writing.rate = 1 << 20 // a minute for all
+		s.handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			n, err := w.Write(make([]byte, 64<<20))
+			assert.Less(t, n, 64<<20)
+			ended <- err
+		})
+	})
+	c := s.dial(t, "")
+	require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4096))
+	_, err := io.WriteString(c, "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	require.NoError(t, err)
+	select {
+	case err = <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the server waits")
+	}
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
 func TestBodies(t *testing.T) {
 	f := &fake{}
 	s := start(t, f, Options{MaxBody: 1 << 20, MaxBodies: 1 << 20})

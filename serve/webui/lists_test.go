@@ -74,6 +74,26 @@ func TestProbes(t *testing.T) {
 	require.InDelta(t, ram["total"], ram["free"].(float64)+ram["used"].(float64), 1)
 }
 
+// The texts of a file may be packed, and those that are read at once take memory within the limit for images.
+func TestPNGInfoOfMany(t *testing.T) {
+	_, h := newFake()
+	var b bytes.Buffer
+	require.NoError(t, vision.EncodePNG(&b, image.NewGray(image.Rect(0, 0, 8, 8)), []vision.Text{{Keyword: vision.Parameters, Value: strings.Repeat("a", 1<<20)}}))
+	body := fmt.Sprintf(`{"image": %q}`, base64.StdEncoding.EncodeToString(b.Bytes()))
+	others := h.(*server).decoder.For(t.Context(), "others")
+	for pixels := 1 << 30; pixels > 0; { // all but little
+		if others.Hold(pixels) != nil {
+			pixels /= 2
+		}
+	}
+	status, reply, header := call(t, h, "a", "POST", "/sdapi/v1/png-info", body)
+	require.Equal(t, 429, status, "%.100s", reply)
+	require.NotEmpty(t, header.Get("Retry-After"))
+	others.Close()
+	status, reply, _ = call(t, h, "a", "POST", "/sdapi/v1/png-info", body)
+	require.Equal(t, 200, status, "%.100s", reply)
+}
+
 func TestPNGInfo(t *testing.T) {
 	_, h := newFake()
 	post1 := func(body string) (int, []byte) {

@@ -2,6 +2,7 @@ package webui
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
 	"strings"
 
@@ -35,10 +36,29 @@ func (s *server) pngInfo(w http.ResponseWriter, r *http.Request) error {
 		f.wrong("image", err.Error(), "value_error")
 		return f.err()
 	}
-	texts, err := vision.ReadTexts(bytes.NewReader(data))
-	if err != nil {
+	work := s.decoder.For(r.Context(), who(r))
+	defer work.Close()
+	var reply []byte
+	if err = work.Do(func() (err error) { reply, err = infoOf(data); return err }); err != nil {
+		if upload.Interrupted(err) {
+			return err
+		}
 		f.wrong("image", err.Error(), "value_error")
 		return f.err()
+	}
+	if err := work.Hold(len(reply) / 4); err != nil { // while the client reads it
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(reply) // fails only if the client has gone
+	return nil
+}
+
+// infoOf is the reply for an image file. Its texts may be packed, and the reply be thousands of times as large as the file.
+func infoOf(data []byte) ([]byte, error) {
+	texts, err := vision.ReadTexts(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
 	}
 	out := pngInfoReply{Items: map[string]string{}, Parameters: map[string]string{}}
 	for _, t := range texts {
@@ -55,8 +75,11 @@ func (s *server) pngInfo(w http.ResponseWriter, r *http.Request) error {
 		}
 		out.Parameters = parametersOf(settings)
 	}
-	writeJSON(w, http.StatusOK, out)
-	return nil
+	var reply bytes.Buffer
+	enc := json.NewEncoder(&reply)
+	enc.SetEscapeHTML(false)
+	err = enc.Encode(out)
+	return reply.Bytes(), err
 }
 
 // parametersOf returns settings by A1111's names, with the size in two parts as its parser has it.
