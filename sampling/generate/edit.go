@@ -62,6 +62,9 @@ const (
 // the authors' code.
 const EditSteps = 40
 
+// StrokeSteps is the number of steps in which a consistency function turns strokes into an image if none is given, likewise.
+const StrokeSteps = 2
+
 const frameCount = 8 // images of an interpolation
 
 // joins reports whether a task joins what is generated to what is known, from noise alone.
@@ -221,7 +224,7 @@ func (m pixels) editTimes(r *Request, e *editing, size image.Point) error {
 		r.Steps = 1
 	}
 	if r.Steps == 0 && few {
-		r.Steps = 2
+		r.Steps = StrokeSteps
 	}
 	switch {
 	case r.Steps == 1:

@@ -183,7 +183,7 @@ func TestServedName(t *testing.T) {
 	text, _ := vision.Lookup(got.images[0].Texts, vision.Parameters)
 	require.Contains(t, text, ", Model hash: 0a1b2c3d, Model: my model,")
 	info := e.Models()[0]
-	require.Equal(t, []any{"model", true, 1.0, info.Steps}, []any{info.File, info.Negative, info.Guidance, info.MaskSteps})
+	require.Equal(t, []any{"model", true, 1.0, info.Steps, info.Steps}, []any{info.File, info.Negative, info.Guidance, info.InputSteps, info.MaskSteps})
 
 	got = read(ctx, e, Request{Model: "shapes", Prompt: "dog"})
 	require.NoError(t, got.err)

@@ -55,7 +55,7 @@ func TestImages(t *testing.T) {
 	require.Equal(t, "rpsiii", kinds)
 	info := e.Models()[0]
 	require.Equal(t, Info{Name: "fake", Kind: "consistency model", Classes: []string{"cat face", "dog", "green field"}, Width: 8, Height: 8, Images: true,
-		Samplers: []string{"multistep"}, Steps: 1, MaskSteps: generate.EditSteps, Loaded: true}, info)
+		Samplers: []string{"multistep"}, Steps: 1, InputSteps: generate.StrokeSteps, MaskSteps: generate.EditSteps, Loaded: true}, info)
 
 	random := read(ctx, e, Request{})
 	require.NoError(t, random.err)

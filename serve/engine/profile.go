@@ -43,9 +43,9 @@ func profileOf(m *generate.Model) (*profile, error) {
 			return p, err
 		}
 		defer plan.Close()
-		p.Width, p.Height, p.Steps, p.MaskSteps = plan.Width, plan.Height, plan.Steps, plan.Steps
+		p.Width, p.Height, p.Steps, p.InputSteps, p.MaskSteps = plan.Width, plan.Height, plan.Steps, plan.Steps, plan.Steps
 		if p.few {
-			p.MaskSteps = generate.EditSteps
+			p.InputSteps, p.MaskSteps = generate.StrokeSteps, generate.EditSteps
 		}
 		if p.Guided {
 			p.Guidance = max(plan.Guidance, texttoimage.NoGuidance)
@@ -84,7 +84,7 @@ func profileOf(m *generate.Model) (*profile, error) {
 		return p, err
 	}
 	p.few, p.Steps = scheduler.FewSteps(method), texttoimage.DefaultSteps(method)
-	p.MaskSteps, p.Negative = p.Steps, !p.distilled
+	p.InputSteps, p.MaskSteps, p.Negative = p.Steps, p.Steps, !p.distilled
 	p.Guidance = texttoimage.DefaultGuidance(method, p.distilled, p.scales)
 	p.MinGuidance, p.MaxGuidance = p.scales.Min, p.scales.Max
 	if most := p.largestScale(""); !math.IsInf(most, 1) {

@@ -87,7 +87,8 @@ type Info struct {
 	Negative      bool     // uses a negative prompt, with guidance above 1
 	Samplers      []string
 	Steps         int // by default
-	MaskSteps     int // by default, of images with a mask
+	InputSteps    int // by default, from an input image without a mask
+	MaskSteps     int // by default, from an input image with a mask
 	Loaded        bool
 
 	Guidance                 float64 // scale by default; 1: none

@@ -236,5 +236,5 @@ func TestClasses(t *testing.T) {
 		require.Equal(t, "Classes", bad.Field)
 	}
 	// What clients know of the model.
-	require.Equal(t, []any{1, generate.EditSteps, false, 0.0}, []any{few.Steps, few.MaskSteps, few.Negative, few.Guidance})
+	require.Equal(t, []any{1, generate.StrokeSteps, generate.EditSteps, false, 0.0}, []any{few.Steps, few.InputSteps, few.MaskSteps, few.Negative, few.Guidance})
 }

@@ -38,11 +38,12 @@ type Model struct {
 	*Abilities           // nil: not known yet
 	Classes    []string  `json:"classes"` // names of its classes, in order; empty if it has none
 	Samplers   []Sampler `json:"samplers"`
-	Steps      int       `json:"steps"`      // by default
-	MaskSteps  int       `json:"mask_steps"` // by default, with a mask
-	Width      int       `json:"width"`      // of its images by default, in pixels
-	Height     int       `json:"height"`     // likewise
-	Loaded     bool      `json:"loaded"`     // is in memory
+	Steps      int       `json:"steps"`       // by default
+	InputSteps int       `json:"input_steps"` // by default, from an input image without a mask
+	MaskSteps  int       `json:"mask_steps"`  // by default, with a mask
+	Width      int       `json:"width"`       // of its images by default, in pixels
+	Height     int       `json:"height"`      // likewise
+	Loaded     bool      `json:"loaded"`      // is in memory
 }
 
 // Abilities are what a model uses of a request.
@@ -84,7 +85,7 @@ func models(e Engine, o Options) http.HandlerFunc {
 		for _, m := range e.Models() {
 			is := Model{
 				Name: m.Name, File: m.File, Kind: m.Kind, Classes: append([]string{}, m.Classes...), Samplers: []Sampler{},
-				Steps: m.Steps, MaskSteps: m.MaskSteps, Width: m.Width, Height: m.Height, Loaded: m.Loaded,
+				Steps: m.Steps, InputSteps: m.InputSteps, MaskSteps: m.MaskSteps, Width: m.Width, Height: m.Height, Loaded: m.Loaded,
 			}
 			if m.Kind != "" {
 				is.Abilities = &Abilities{

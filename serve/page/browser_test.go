@@ -301,7 +301,7 @@ func edits(t *testing.T, c *chrome) {
 	p.click("#chip-open") // which shows that there is one
 	p.until("document.activeElement.id === 'mask-open'")
 	require.LessOrEqual(t, eval[float64](p, "document.getElementById('mask-open').getBoundingClientRect().bottom"), 800.0)
-	require.Equal(t, "1 step (default)", p.text("steps-value"))
+	require.Equal(t, "2 steps (default)", p.text("steps-value"))
 	p.press("Enter")
 	p.until("document.activeElement.id === 'mask-canvas'")
 	p.press(" ")

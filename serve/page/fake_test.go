@@ -40,9 +40,9 @@ func (f *fake) Models() []engine.Info       { return f.models }
 func (f *fake) Adapters() ([]string, error) { return []string{"ink", "lcm"}, nil }
 
 var diffusion = engine.Info{Name: "tiny-sd", Kind: "Stable Diffusion 1", Prompts: true, Images: true, Guided: true, Negative: true, Guidance: 7.5,
-	Samplers: []string{"euler_a", "lcm"}, Steps: 4, MaskSteps: 4, Width: 512, Height: 512, Loaded: true}
+	Samplers: []string{"euler_a", "lcm"}, Steps: 4, InputSteps: 4, MaskSteps: 4, Width: 512, Height: 512, Loaded: true}
 
-var emoji = engine.Info{Name: "emoji", Kind: "consistency model", Images: true, Classes: []string{"Faces", "Animals", "Food", "Flags"}, Samplers: []string{"multistep"}, Steps: 1, MaskSteps: 40, Width: 32, Height: 32, Loaded: true}
+var emoji = engine.Info{Name: "emoji", Kind: "consistency model", Images: true, Classes: []string{"Faces", "Animals", "Food", "Flags"}, Samplers: []string{"multistep"}, Steps: 1, InputSteps: 2, MaskSteps: 40, Width: 32, Height: 32, Loaded: true}
 
 // of is the colour of a prompt.
 func of(prompt string, seed uint64) color.NRGBA {

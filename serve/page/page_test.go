@@ -77,7 +77,7 @@ func TestSources(t *testing.T) {
 }
 
 func TestModels(t *testing.T) {
-	h := page.New(models{{Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Width: 32, Height: 32, Steps: 1, MaskSteps: 40, Images: true, Guided: true, Guidance: 2,
+	h := page.New(models{{Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Width: 32, Height: 32, Steps: 1, InputSteps: 2, MaskSteps: 40, Images: true, Guided: true, Guidance: 2,
 		Samplers: []string{"dpmpp_2m_sde", "multistep"}, Loaded: true}, {Name: "sd15", File: "model"}},
 		page.Options{MaxSteps: 20})
 	w := get(h, "GET", "/api/models")
@@ -89,7 +89,7 @@ func TestModels(t *testing.T) {
 	require.Equal(t, page.Limits{Steps: 20, Pixels: 1 << 20, Images: 16}, got.Limits)
 	require.Equal(t, page.Model{
 		Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Samplers: []page.Sampler{{Name: "dpmpp_2m_sde", Title: "DPM++ 2M SDE"}, {Name: "multistep", Title: "multistep"}},
-		Abilities: &page.Abilities{Images: true, Guided: true, Guidance: 2}, Steps: 1, MaskSteps: 40, Width: 32, Height: 32, Loaded: true,
+		Abilities: &page.Abilities{Images: true, Guided: true, Guidance: 2}, Steps: 1, InputSteps: 2, MaskSteps: 40, Width: 32, Height: 32, Loaded: true,
 	}, got.Models[0])
 	require.Equal(t, page.Model{Name: "sd15", File: "model", Classes: []string{}, Samplers: []page.Sampler{}}, got.Models[1]) // what is not known is not said
 	require.NotContains(t, w.Body.String(), "null")                                                                           // which scripts would have to expect

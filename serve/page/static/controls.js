@@ -87,10 +87,15 @@ export class Controls {
     return Boolean(this.model) && this.kindOf(s.model) === 'text' && s.prompt.trim() === '' && !(s.init && this.takesImages);
   }
 
-  /** The steps of the model by default, with a mask or without; 0: not known. */
-  get steps() { return Math.min((this.#masked && this.model?.mask_steps) || this.model?.steps || 0, this.#limits.steps); }
+  /** The steps of the model by default, from a prompt, an input image, or one with a mask; 0: not known. */
+  get steps() {
+    const { steps, input_steps: input, mask_steps: mask } = this.model ?? {};
+    return Math.min((this.#masked && mask) || (this.#input && input) || steps || 0, this.#limits.steps);
+  }
 
-  get #masked() { return Boolean(this.#state.get('init') && this.#state.get('mask') && this.takesImages); }
+  get #input() { return Boolean(this.#state.get('init') && this.takesImages); }
+
+  get #masked() { return Boolean(this.#input && this.#state.get('mask')); }
 
   get models() { return this.#models; }
   get limits() { return this.#limits; }
