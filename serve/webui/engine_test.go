@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/serve/engine"
@@ -61,4 +62,25 @@ func TestBuiltIn(t *testing.T) {
 	status, body, _ := call(t, h, "a", "POST", "/sdapi/v1/txt2img", `{"prompt": "a photo of something else"}`)
 	require.Equal(t, 400, status)
 	require.Contains(t, string(body), "prompt")
+}
+
+// The enlargement of the masked part is no notice, since clients ask for it; another size of the whole input image is one.
+func TestMaskedPartNotices(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "model")
+	require.NoError(t, tiny.Write(dir, "sd15"))
+	e, err := engine.New(engine.Options{Models: []engine.Model{{Name: "sd15", Open: func() (*generate.Model, error) { return generate.Open(dir, sd.Options{}) }}}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, e.Close()) }()
+	h := New(e, Options{})
+	mask := image.NewGray(image.Rect(0, 0, 32, 32))
+	copy(mask.Pix[8*32+8:], bytes.Repeat([]byte{255}, 8))
+	ask := func(more string) []string {
+		return post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"prompt": "a cat", "steps": 2, "width": 32, "height": 32, "init_images": [%q], "mask": %q, "mask_blur": 0%s}`,
+			grey(t, 32, 32, 90), pngOf(t, mask), more)).info.Notices
+	}
+	require.Empty(t, ask(``))
+	require.Empty(t, ask(`, "inpaint_full_res": false`))
+	require.Empty(t, ask(`, "inpaint_full_res_padding": 4`))
+	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"prompt": "a cat", "steps": 2, "width": 32, "height": 32, "init_images": [%q]}`, grey(t, 16, 16, 90)))
+	require.Equal(t, []string{"the input image is resized from 16×16 to 32×32 pixels"}, got.info.Notices)
 }

@@ -66,7 +66,9 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 	}
 	s.note(nil, r, q.notices) // package serve logs the engine's
 	for _, n := range got.as.Notices {
-		q.note("%s", n)
+		if !q.repaint.resizes(n) {
+			q.note("%s", n)
+		}
 	}
 	info, texts := s.info(q, got, j.started)
 	out := reply{Images: []string{}, Parameters: q.form.parameters(task == "img2img", got.as)}

@@ -2,9 +2,11 @@ package webui
 
 import (
 	"context"
+	"fmt"
 	"image"
 	"image/draw"
 	"strconv"
+	"strings"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/serve/internal/upload"
@@ -76,6 +78,16 @@ func (q *request) inpaint(ctx context.Context, mode int) error {
 	}
 	q.Init, q.Mask = given, part
 	return nil
+}
+
+// resizes reports whether a notice of the engine's is of the part's enlargement. Clients ask for that, and know nothing of an image of the part's
+// size.
+func (p *repaint) resizes(notice string) bool {
+	if p == nil || p.whole {
+		return false
+	}
+	size := fmt.Sprintf("is resized from %d×%d to ", p.part.Dx(), p.part.Dy())
+	return strings.HasPrefix(notice, "the input image "+size) || strings.HasPrefix(notice, "the mask "+size)
 }
 
 // over returns the input image with a generated one where the mask is white: of the input's size if only a part was generated, and otherwise of
