@@ -79,6 +79,13 @@ func TestLimits(t *testing.T) {
 	assert.ErrorIs(t, err, ErrTooLarge)
 	_, err = Decode(data, Limits{Bytes: len(data) - 1})
 	assert.ErrorIs(t, err, ErrTooLarge)
+	_, err = Decode(encoded(t, 1, 1<<14), Limits{})
+	require.NoError(t, err)
+	for _, size := range [][2]int{{1, 1<<14 + 1}, {1<<14 + 1, 1}, {1 << 20, 16}} {
+		_, err = Decode(encoded(t, size[0], size[1]), Limits{})
+		assert.ErrorIs(t, err, ErrTooLarge)
+		assert.ErrorContains(t, err, "and 16384 on a side")
+	}
 	text := base64.StdEncoding.EncodeToString(data)
 	_, err = Text(text, Limits{Bytes: len(data)})
 	assert.NoError(t, err)
