@@ -306,9 +306,12 @@ func edits(t *testing.T, c *chrome) {
 	p.until("document.activeElement.id === 'mask-canvas'")
 	p.press(" ")
 	p.until("document.getElementById('steps-value').textContent === '40 steps (default)' && document.getElementById('steps').max === '50'")
+	r := f.last(t, func(r engine.Request) bool { return r.Mask != nil })
+	require.Zero(t, r.Strength, "which has no effect with a mask")
+	require.True(t, eval[bool](p, "document.getElementById('strength-field').hidden"))
 	p.press("Escape")
 	p.click("#chip-remove")
-	p.until("document.getElementById('chip').hidden && document.getElementById('steps-value').textContent === '1 step (default)'")
+	p.until("document.getElementById('chip').hidden && document.getElementById('steps-value').textContent === '1 step (default)' && !document.getElementById('strength-field').hidden")
 	p.quiet()
 }
 

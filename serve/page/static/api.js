@@ -124,7 +124,7 @@ function requestFields(p) {
   if (p.sampler) fields.sampler = p.sampler;
   if (p.width && p.height) fields.size = `${p.width}x${p.height}`;
   if (p.loras?.length) fields.loras = p.loras;
-  if (p.init) fields.strength = p.strength;
+  if (p.init && !p.whole) fields.strength = p.strength;
   return fields;
 }
 

@@ -47,6 +47,7 @@ async function wanted() {
   const edits = p.mask && !model?.prompts; // which take dozens of steps
   p.previews = edits || (p.steps || controls.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
   if (p.init && !controls.takesImages) p.init = p.mask = null;
+  p.whole = Boolean(p.mask && !controls.usesStrength); // is repainted completely
   if (!p.init) return p;
   if (!p.width && model?.width) Object.assign(p, await sizeLike(p.init, model));
   return p;
@@ -116,7 +117,7 @@ function finished(p, about, ms, waited, { notices, steps }) {
   showNotices(notices);
   const { width, height } = stage.size;
   tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it in the queue` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
-  const { previews, ...settings } = p;
+  const { previews, whole, ...settings } = p;
   onStage({ ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about);
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED);

@@ -93,6 +93,9 @@ export class Controls {
     return Math.min((this.#masked && mask) || (this.#input && input) || steps || 0, this.#limits.steps);
   }
 
+  /** Whether the strength is used: models without prompts repaint a masked area completely. */
+  get usesStrength() { return !this.model?.kind || this.model.prompts || !this.#masked; }
+
   get #input() { return Boolean(this.#state.get('init') && this.takesImages); }
 
   get #masked() { return Boolean(this.#input && this.#state.get('mask')); }
@@ -140,6 +143,7 @@ export class Controls {
     write('steps', s.steps || this.steps || 1);
     $('steps-value').value = s.steps ? plural(s.steps, 'step') : this.steps ? `${plural(this.steps, 'step')} (default)` : 'default';
     this.#showGuidance(model, s);
+    $('strength-field').hidden = !this.usesStrength;
     write('strength', s.strength);
     $('strength-value').value = s.strength.toFixed(2);
     write('sampler', s.sampler);
