@@ -106,9 +106,9 @@ ct_tensor ct_tensor_share(ct_tensor t);  // one more reference to the same tenso
 enum { CT_REQUIRES_GRAD = 1, CT_CONTIGUOUS = 2, CT_CHANNELS_LAST = 4, CT_IS_LEAF = 8, CT_HAS_GRAD = 16, CT_INFERENCE_TENSOR = 32 };
 ct_error *ct_tensor_info(ct_tensor t, int64_t *info, int32_t cap, int32_t *ndim_out);
 
-// Copies nbytes of host memory into a new CPU tensor / out of a contiguous CPU tensor.
+// Copies nbytes of host memory into a new tensor on a device (-1: CPU) / out of a contiguous CPU tensor.
 ct_error *ct_tensor_from_host(const void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype,
-                              ct_tensor *out);
+                              int32_t device, ct_tensor *out);
 ct_error *ct_tensor_to_host(ct_tensor t, void *data, int64_t nbytes);
 // A CPU tensor over memory that the caller keeps valid and unchanged until the tensor's storage is released. The number
 // of storages over one owner that are still alive is kept in *live, which the caller allocates with ct_counter_new.

@@ -24,7 +24,7 @@ FUNCTION(ct_error *, ct_with_sizes, (ct_op op, uint32_t mode, ct_tensor x, const
 FUNCTION(void, ct_tensors_free, (const ct_tensor *t, int32_t n), (t, n))
 FUNCTION(ct_tensor, ct_tensor_share, (ct_tensor t), (t))
 FUNCTION(ct_error *, ct_tensor_info, (ct_tensor t, int64_t *info, int32_t cap, int32_t *ndim_out), (t, info, cap, ndim_out))
-FUNCTION(ct_error *, ct_tensor_from_host, (const void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype, ct_tensor *out), (data, nbytes, sizes, ndim, dtype, out))
+FUNCTION(ct_error *, ct_tensor_from_host, (const void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype, int32_t device, ct_tensor *out), (data, nbytes, sizes, ndim, dtype, device, out))
 FUNCTION(ct_error *, ct_tensor_to_host, (ct_tensor t, void *data, int64_t nbytes), (t, data, nbytes))
 FUNCTION(ct_error *, ct_tensor_over_host, (void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype, int64_t *live, ct_tensor *out), (data, nbytes, sizes, ndim, dtype, live, out))
 FUNCTION(int64_t *, ct_counter_new, (void), ())

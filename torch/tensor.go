@@ -260,13 +260,10 @@ func fromBytes(s *Scope, p unsafe.Pointer, count int, d DType, shape []int) *Ten
 	if len(sizes) > 0 {
 		at = &sizes[0]
 	}
-	if e := C.ct_tensor_from_host(p, C.int64_t(count*d.Size()), at, C.int32_t(len(sizes)), C.int32_t(d.code()), &h); e != nil {
+	if e := C.ct_tensor_from_host(p, C.int64_t(count*d.Size()), at, C.int32_t(len(sizes)), C.int32_t(d.code()), C.int32_t(s.device.code()), &h); e != nil {
 		panic(take(e, "from_slice"))
 	}
-	if s.device == CPU {
-		return newTensor(s, h, "from_slice")
-	}
-	return s.Tidy(func(c *Scope) *Tensor { return newTensor(c, h, "from_slice").ToDevice(c, s.device) })
+	return newTensor(s, h, "from_slice")
 }
 
 // sizesOf checks a shape and returns it with its number of elements.

@@ -37,7 +37,10 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 	t.Optimizer.SetLR(lr * run.lrScale())
 	t.Optimizer.ZeroGrad()
 	run.bins = nil
-	var bad error // of a batch; the other batches are read nevertheless, so that each step has the same number of samples
+	// Losses stay on the device until the end of the step: to read a number of a GPU is to wait until it has done all before.
+	var parts []*torch.Tensor
+	held := torch.NewScope(s.Device())
+	defer held.Close()
 	for range t.accumulate() {
 		batch, err, ok := next()
 		switch {
@@ -57,9 +60,6 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			}
 			draws := Draw(t.Seed, k, r.Seen+int64(samples), n)
 			samples += n
-			if bad != nil {
-				return nil
-			}
 			if t.logs(k + 1) {
 				draws.Observe = run.observe
 			}
@@ -72,12 +72,7 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			if t.accumulate() > 1 {
 				l = l.DivScalar(s, float64(t.accumulate()))
 			}
-			part := l.Item()
-			loss += part
-			if !finite(part) {
-				bad = &notFiniteError{fmt.Sprintf("the loss is %v", part)}
-				return nil
-			}
+			parts = append(parts, l.Detach(held).To(held, torch.Float64))
 			if run.Scale != 0 {
 				l = l.MulScalar(s, run.Scale)
 			}
@@ -88,20 +83,23 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			return samples, loss, err
 		}
 	}
-	if bad != nil {
-		return samples, loss, bad
-	}
 	err = s.Run(func(s *torch.Scope) error {
-		var norm float64
 		if run.Scale != 0 {
 			run.unscale(s, run.params)
 		}
+		var length *torch.Tensor
 		if t.Clip > 0 {
-			norm = torch.ClipGradNorm(s, run.params, t.Clip).Item()
+			length = torch.ClipGradNorm(s, run.params, t.Clip)
 		} else {
-			norm = torch.GradNorm(s, run.params).Item()
+			length = torch.GradNorm(s, run.params)
 		}
-		if !finite(norm) {
+		read := torch.ToSlice[float64](torch.Stack(s, append(parts, length.Detach(s).To(s, torch.Float64)), 0))
+		for _, part := range read[:len(parts)] {
+			if loss += part; !finite(part) {
+				return &notFiniteError{fmt.Sprintf("the loss is %v", part)}
+			}
+		}
+		if norm := read[len(parts)]; !finite(norm) {
 			if at := run.Scale; run.overflowed() {
 				return &overflowError{at}
 			}

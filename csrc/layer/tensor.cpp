@@ -3,6 +3,7 @@
 
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/empty.h>
+#include <ATen/Context.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 
@@ -60,13 +61,17 @@ ct_error *ct_tensor_info(ct_tensor h, int64_t *info, int32_t cap, int32_t *ndim_
 }
 
 ct_error *ct_tensor_from_host(const void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype,
-                              ct_tensor *out) {
+                              int32_t device, ct_tensor *out) {
   return guarded(0, [&] {
+    // A GPU copies from page-locked memory by itself, while this thread goes on; libtorch keeps the memory until it has. It also keeps it for later
+    // copies, so large ones, such as of a model's weights, go through ordinary memory.
+    constexpr int64_t most_locked = 64 << 20;
+    const bool locked = device >= 0 && nbytes > 0 && nbytes <= most_locked && at::globalContext().hasCUDA();
     at::Tensor t = at::empty(at::IntArrayRef(sizes, static_cast<size_t>(ndim)),
-                             at::TensorOptions().dtype(static_cast<c10::ScalarType>(dtype)));
+                             at::TensorOptions().dtype(static_cast<c10::ScalarType>(dtype)).pinned_memory(locked));
     TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == nbytes, "the shape needs ", t.nbytes(), " bytes, the data has ", nbytes);
     if (nbytes > 0) std::memcpy(t.mutable_data_ptr(), data, static_cast<size_t>(nbytes));
-    *out = give(std::move(t));
+    *out = give(device >= 0 ? t.to(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)), locked) : std::move(t));
   });
 }
 
