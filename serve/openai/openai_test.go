@@ -374,7 +374,7 @@ func TestNamedLabels(t *testing.T) {
 	e := &fake{}
 	h := New(e, Options{})
 	for body, want := range map[string][]string{
-		`{"labels": "Flags"}`: {"Flags"}, `{"labels": ["Flags", 2, "3"]}`: {"Flags", "2", "3"}, `{"labels": "[\"a b\"]"}`: {"a b"}, `{"labels": ["1", 2]}`: nil,
+		`{"labels": "Flags"}`: {"Flags"}, `{"label": "Flags"}`: {"Flags"}, `{"labels": ["Flags", 2, "3"]}`: {"Flags", "2", "3"}, `{"labels": "[\"a b\"]"}`: {"a b"}, `{"labels": ["1", 2]}`: nil,
 	} {
 		a := post(t, h, generations, body)
 		require.Equal(t, 200, a.status, "%s: %s", body, a.body)

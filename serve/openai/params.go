@@ -79,7 +79,7 @@ func (p *params) text(in *input) error {
 	if r.Prompt, ok, err = in.text(maxPrompt, "prompt"); err != nil {
 		return err
 	}
-	if !ok && p.prompt && !in.has("labels") {
+	if !ok && p.prompt && !in.has("labels") && !in.has("label") {
 		return &Error{Status: 400, Param: "prompt", Code: "missing_required_parameter", Msg: "prompt: want a description of the image"}
 	}
 	if r.Negative, _, err = in.text(maxPrompt, "negative_prompt"); err != nil {
