@@ -95,7 +95,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, who string) (r
 	tooLarge := &statusError{http.StatusRequestEntityTooLarge, "the request is too large: want at most " + filetype.Bytes(s.o.MaxBody)}
 	conn := http.NewResponseController(w)
 	if r.ContentLength > s.o.MaxBody {
-		s.skip(conn, r.Body)
+		if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") { // a client that asks first has sent nothing, and to read would ask it for the body
+			s.skip(conn, r.Body)
+		}
 		return release, tooLarge
 	}
 	var held int64

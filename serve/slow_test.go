@@ -132,6 +132,9 @@ func TestBodies(t *testing.T) {
 	long := `{"prompt": "cat"}` + strings.Repeat(" ", 1<<20)
 	res, body := s.do(t, "POST", generations, long)
 	assert.Equal(t, 413, res.StatusCode, body)
+	// To a client that asks before it sends.
+	asks := s.dial(t, "POST "+generations+" HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 999999999999\r\n\r\n")
+	assert.Regexp(t, `^HTTP/1\.1 413 `, gone(t, asks))
 	// Without a length.
 	r, err := http.NewRequest("POST", s.url+generations, io.MultiReader(strings.NewReader(long)))
 	require.NoError(t, err)
