@@ -23,6 +23,10 @@ func TestReadKeys(t *testing.T) {
 	k := keys(t, "# of the team\n\n  "+key1+"\r\n"+key2)
 	assert.Equal(t, 2, k.Len())
 	assert.Equal(t, []int{1, 2, 0, 0, 0}, []int{k.find(key1), k.find(key2), k.find(""), k.find(key1 + "x"), k.find(key1[1:])})
+	k = keys(t, "\ufeff# of an editor that marks UTF-8\n"+key1) // which is no key
+	assert.Equal(t, []int{1, 1}, []int{k.Len(), k.find(key1)})
+	_, err := ReadKeys(strings.NewReader(key1 + "\n" + strings.Repeat("k", 1<<20)))
+	require.ErrorContains(t, err, "line 2: want a key of 16 to 512 characters, got more than")
 	for _, text := range []string{"", "# nothing\n", "short\n", key1 + "\n" + key1, key1 + " with spaces", key1 + "\x1b", "ключключключключ", strings.Repeat("k", 513), strings.Repeat("k", 1<<20)} {
 		_, err := ReadKeys(strings.NewReader(text))
 		require.Error(t, err)

@@ -26,9 +26,13 @@ type Keys struct{ hashes [][sha256.Size]byte }
 func ReadKeys(r io.Reader) (*Keys, error) {
 	var all Keys
 	seen := map[[sha256.Size]byte]int{}
-	lines := bufio.NewScanner(r)
-	for line := 1; lines.Scan(); line++ {
-		key := bytes.TrimSpace(lines.Bytes())
+	lines, line := bufio.NewScanner(r), 1
+	for ; lines.Scan(); line++ {
+		key := lines.Bytes()
+		if line == 1 {
+			key = bytes.TrimPrefix(key, []byte("\ufeff")) // of editors that mark UTF-8
+		}
+		key = bytes.TrimSpace(key)
 		if len(key) == 0 || key[0] == '#' {
 			continue
 		}
@@ -48,7 +52,9 @@ func ReadKeys(r io.Reader) (*Keys, error) {
 		seen[hash] = line
 		all.hashes = append(all.hashes, hash)
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("line %d: want a key of %d to %d characters, got more than %d", line, leastKey, mostKey, bufio.MaxScanTokenSize-1)
+	} else if err != nil {
 		return nil, err
 	}
 	if len(all.hashes) == 0 {
