@@ -104,7 +104,7 @@ func TestRefuses(t *testing.T) {
 		for field, r := range map[string]Request{
 			"Model": {Model: "fakee"}, "N": {N: -1}, "Steps": {Steps: -1}, "Width": {Width: 1 << 20}, "Height": {Height: -1}, "Guidance": {Guidance: -1},
 			"Strength": {Strength: 2}, "Mask": {Mask: image.NewGray(image.Rect(0, 0, 1, 1))}, "Init": {Init: image.NewGray(image.Rect(0, 0, 0, 1))},
-			"Prompt": {Prompt: "cow"}, "Labels": {Labels: []int{3}}, "Sampler": {Sampler: "multistp"}, "Deadline": {Deadline: -1}, "Previews": {Previews: -1},
+			"Prompt": {Prompt: "cow"}, "Negative": {Negative: "a\x00b"}, "Labels": {Labels: []int{3}}, "Sampler": {Sampler: "multistp"}, "Deadline": {Deadline: -1}, "Previews": {Previews: -1},
 		} {
 			got := read(ctx, e, r)
 			var refused *RequestError
@@ -115,6 +115,7 @@ func TestRefuses(t *testing.T) {
 	}
 	require.ErrorContains(t, read(ctx, e, Request{Model: "fakee"}).err, "fake?")
 	require.ErrorContains(t, read(ctx, e, Request{Prompt: "dgo"}).err, "dog?")
+	require.ErrorContains(t, read(ctx, e, Request{Prompt: "dog\x00"}).err, "NUL")
 	for _, o := range []Options{{}, {Models: []Model{{Name: "a"}}}, {Models: []Model{fake{}.with(t), fake{}.with(t)}}, {Models: []Model{fake{}.with(t)}, Queue: -1}} {
 		_, err := New(o)
 		require.Error(t, err)

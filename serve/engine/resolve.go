@@ -77,6 +77,10 @@ func (r *Request) validate() error {
 		return refuse("Prompt", "want at most %d bytes, got %d", maxPrompt, len(r.Prompt))
 	case len(r.Negative) > maxPrompt:
 		return refuse("Negative", "want at most %d bytes, got %d", maxPrompt, len(r.Negative))
+	case strings.ContainsRune(r.Prompt, 0):
+		return refuse("Prompt", "want text without NUL characters")
+	case strings.ContainsRune(r.Negative, 0):
+		return refuse("Negative", "want text without NUL characters")
 	case len(r.LoRAs) > maxLoRAs:
 		return refuse("LoRAs", "want at most %d adapters, got %d", maxLoRAs, len(r.LoRAs))
 	case r.Mask != nil && r.Init == nil:

@@ -36,7 +36,7 @@ type settings struct {
 	Sampler  string   `json:"sampler"`
 	Steps    int      `json:"steps"`
 	Guidance float64  `json:"guidance"`
-	Notices  []string `json:"notices,omitempty"`
+	Notices  []string `json:"notices"` // never null: clients read it without asking whether it is there
 }
 
 // usage is in tokens, of which none are counted here.
@@ -126,7 +126,7 @@ func (h *handler) whole(w http.ResponseWriter, r *http.Request, in *input, p *pa
 }
 
 func (p *params) settings(is engine.Resolved) settings {
-	return settings{Model: is.Model, Sampler: is.Sampler, Steps: is.Steps, Guidance: is.Guidance, Notices: append(p.notices[:len(p.notices):len(p.notices)], is.Notices...)}
+	return settings{Model: is.Model, Sampler: is.Sampler, Steps: is.Steps, Guidance: is.Guidance, Notices: append(append([]string{}, p.notices...), is.Notices...)}
 }
 
 func label(img *engine.Image) *int {

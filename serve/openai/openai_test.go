@@ -179,13 +179,13 @@ func TestLenient(t *testing.T) {
 func TestNotices(t *testing.T) {
 	h := New(&fake{}, Options{})
 	for body, want := range map[string][]string{
-		`{"prompt": "a", "quality": "auto", "background": "opaque", "moderation": "auto"}`: nil,
+		`{"prompt": "a", "quality": "auto", "background": "opaque", "moderation": "auto"}`: {},
 		`{"prompt": "a", "quality": "hd", "style": "vivid", "user": "u1", "colour\u001b": 1}`: {
 			`not used: "colour\x1b", quality, style, user`},
 		`{"prompt": "a", "model": "dall-e-3", "response_format": "b64_json"}`: {"model: there is no dall-e-3; the default model is used"},
 		`{"prompt": "a", "partial_images": 2}`:                                {"partial_images are sent with stream: true only"},
 		`{"prompt": "a", "output_format": "webp", "output_compression": 50}`:  {"output_compression is for jpeg: webp is lossless here"},
-		`{"prompt": "a", "output_format": "webp", "output_compression": 100}`: nil,
+		`{"prompt": "a", "output_format": "webp", "output_compression": 100}`: {},
 		`{"prompt": "a", "steps": 1, "step": 2}`:                              {"not used: step"},
 	} {
 		a := post(t, h, generations, body)
@@ -300,6 +300,7 @@ func TestEdit(t *testing.T) {
 	assert.Equal(t, color.Gray{0}, color.GrayModel.Convert(is.Mask.At(1, 0)))
 	assert.Equal(t, []any{"a hat", 2, 0.75, 20, 10}, []any{is.Prompt, is.N, is.Strength, is.Width, is.Height})
 	assert.Empty(t, a.Notices)
+	assert.Contains(t, string(a.body), `"notices":[]`, "clients of the openai package read it without asking whether it is there")
 	assert.Len(t, a.Data, 2)
 
 	// Several images, in both spellings, and a mask without transparency and of another size.
