@@ -48,9 +48,11 @@ func (e *Engine) unknown(name string) error {
 	return refuse("Model", "%s", suggest.OneOf(name, names))
 }
 
+// MaxSide is the largest width and height of images, in pixels.
+const MaxSide = 1 << 14
+
 const (
-	maxSide   = 1 << 14 // the largest width and height
-	maxPrompt = 10_000  // bytes of a prompt, whose encoding takes the longer the more it has
+	maxPrompt = 10_000 // bytes of a prompt, whose encoding takes the longer the more it has
 	maxLoRAs  = 16
 )
 
@@ -61,10 +63,10 @@ func (r *Request) validate() error {
 		return refuse("N", "want at least 1 image, got %d", r.N)
 	case r.Steps < 0:
 		return refuse("Steps", "want at least 1, got %d", r.Steps)
-	case r.Width < 0 || r.Width > maxSide:
-		return refuse("Width", "want 1 to %d pixels, got %d", maxSide, r.Width)
-	case r.Height < 0 || r.Height > maxSide:
-		return refuse("Height", "want 1 to %d pixels, got %d", maxSide, r.Height)
+	case r.Width < 0 || r.Width > MaxSide:
+		return refuse("Width", "want 1 to %d pixels, got %d", MaxSide, r.Width)
+	case r.Height < 0 || r.Height > MaxSide:
+		return refuse("Height", "want 1 to %d pixels, got %d", MaxSide, r.Height)
 	case !(r.Guidance >= 0 && r.Guidance <= 1000):
 		return refuse("Guidance", "want a scale from 0 to 1000, got %g", r.Guidance)
 	case !(r.Strength >= 0 && r.Strength <= 1):

@@ -57,7 +57,7 @@ func (p *profile) latent(side float64) int {
 
 // scaled is a side times a factor, at least 1 and not so large that areas overflow.
 func scaled(side int, by float64) int {
-	return int(min(max(1, math.Round(float64(side)*by)), maxSide))
+	return int(min(max(1, math.Round(float64(side)*by)), MaxSide))
 }
 
 // within is the largest size with the proportions of own in a box.

@@ -16,9 +16,8 @@ import (
 
 // Limits of parameters. What a model can do is up to the engine.
 const (
-	maxPrompt   = 10_000 // characters, of which the engine takes as many bytes
-	maxName     = 1000   // of models, samplers and adapters
-	maxSide     = 1 << 14
+	maxPrompt   = 10_000  // characters, of which the engine takes as many bytes
+	maxName     = 1000    // of models, samplers and adapters
 	maxInt      = 1 << 20 // of images and steps
 	maxList     = 100     // adapters, classes
 	maxPartials = 3
@@ -151,8 +150,8 @@ func (p *params) size(in *input) error {
 	}
 	w, _ := strconv.Atoi(m[1])
 	h, _ := strconv.Atoi(m[2])
-	if w < 1 || h < 1 || w > maxSide || h > maxSide {
-		return invalid("size", "want 1 to %d pixels per side, got %s", maxSide, quote.Text(s))
+	if w < 1 || h < 1 || w > engine.MaxSide || h > engine.MaxSide {
+		return invalid("size", "want 1 to %d pixels per side, got %s", engine.MaxSide, quote.Text(s))
 	}
 	p.request.Width, p.request.Height = w, h
 	return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
+	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -40,7 +41,7 @@ func (q *request) inpaint(ctx context.Context, mode int) error {
 	if v, ok := f.number("mask_blur", 0, mostBlur); ok {
 		blur = [2]float64{v, v}
 	}
-	padding, _ := f.integer("inpaint_full_res_padding", 0, mostSide)
+	padding, _ := f.integer("inpaint_full_res_padding", 0, engine.MaxSide)
 	only := f.flag("inpaint_full_res", true)
 	fill, _ := f.integer("inpainting_fill", 0, 3)
 	if fill > 1 {

@@ -2,7 +2,6 @@ package webui
 
 import (
 	"bytes"
-	"encoding/json"
 	"net/http"
 	"strings"
 
@@ -76,9 +75,7 @@ func infoOf(data []byte) ([]byte, error) {
 		out.Parameters = parametersOf(settings)
 	}
 	var reply bytes.Buffer
-	enc := json.NewEncoder(&reply)
-	enc.SetEscapeHTML(false)
-	err = enc.Encode(out)
+	err = encodeJSON(&reply, out)
 	return reply.Bytes(), err
 }
 

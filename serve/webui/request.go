@@ -45,7 +45,6 @@ func (q *request) note(format string, args ...any) {
 const (
 	mostImages = 1000
 	mostSteps  = 1000
-	mostSide   = 1 << 14
 	mostScale  = 1000
 )
 
@@ -63,8 +62,8 @@ func (s *server) common(r *http.Request, f form) (*request, error) {
 	}
 	q.N = q.batch * q.iterations
 	q.Steps, _ = f.integer("steps", 1, mostSteps)
-	q.Width, _ = f.integer("width", 0, mostSide)
-	q.Height, _ = f.integer("height", 0, mostSide)
+	q.Width, _ = f.integer("width", 0, engine.MaxSide)
+	q.Height, _ = f.integer("height", 0, engine.MaxSide)
 	if scale, ok := f.number("cfg_scale", 0, mostScale); ok {
 		if q.Guidance = scale; scale == 0 {
 			q.Guidance = 1

@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"io"
 	"iter"
 	"log/slog"
 	"maps"
@@ -151,9 +152,14 @@ func answer(reply func(r *http.Request) (any, error)) func(http.ResponseWriter, 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
+	_ = encodeJSON(w, v) // fails only if the client has gone
+}
+
+// encodeJSON writes a value as JSON, with < and & in texts as they are.
+func encodeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // fails only if the client has gone
+	return enc.Encode(v)
 }
 
 // who names the client of a request: by package serve, which knows keys, or else by its address.

@@ -12,15 +12,12 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/filetype"
+	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // ErrTooLarge is wrapped by errors of images with more bytes or pixels than the limits.
 var ErrTooLarge = errors.New("the image is too large")
-
-// mostSide is the largest width and height of an image, as of those that are generated. To resize lines of millions of pixels takes minutes, and gigabytes
-// where the other side grows.
-const mostSide = 1 << 14
 
 // Limits of one image. Zero fields have the defaults given.
 type Limits struct {
@@ -51,8 +48,9 @@ func Decode(data []byte, l Limits) (image.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a valid image: %w", err)
 	}
-	if h.Width > l.Pixels/h.Height || max(h.Width, h.Height) > mostSide {
-		return nil, fmt.Errorf("%w: it has %d×%d pixels, want at most %d in all, and %d on a side", ErrTooLarge, h.Width, h.Height, l.Pixels, mostSide)
+	// To resize lines of millions of pixels takes minutes, and gigabytes where the other side grows.
+	if h.Width > l.Pixels/h.Height || max(h.Width, h.Height) > engine.MaxSide {
+		return nil, fmt.Errorf("%w: it has %d×%d pixels, want at most %d in all, and %d on a side", ErrTooLarge, h.Width, h.Height, l.Pixels, engine.MaxSide)
 	}
 	m, err := vision.Decode(data)
 	if err != nil {
