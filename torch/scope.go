@@ -36,8 +36,9 @@ func Live() int64 { return live.Load() }
 
 // Run opens a root scope on dev, calls f, and frees everything made in it. An operator's panic inside f comes back as
 // an error (an *Error); other panics are not recovered. The goroutine stays on one operating-system thread while f runs, because
-// libtorch keeps a team of worker threads for each thread that calls it. With several teams all are slower, small work up to twice: programs that
-// call libtorch outside of Run, too, such as to build a network, do best with runtime.LockOSThread in an init function of package main. A device that cannot be used is an error.
+// libtorch keeps a team of worker threads for each thread that calls it. With several teams the workers sleep after every operator, which slows
+// small networks: programs that also call libtorch outside of Run, such as to build a network, call runtime.LockOSThread in an init function of
+// package main. A device that cannot be used is an error.
 func Run(dev Device, f func(s *Scope) error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -1,9 +1,9 @@
 // Creation, copies, facts and release of tensors.
 #include "guard.h"
 
+#include <ATen/Context.h>
 #include <ATen/ops/_local_scalar_dense.h>
 #include <ATen/ops/empty.h>
-#include <ATen/Context.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 

@@ -70,22 +70,14 @@ at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::op
   const auto size = static_cast<int64_t>(kernels->steps != nullptr ? sizeof(int16_t) : sizeof(float));
   const int64_t bytes = std::clamp(places * in * cv.im.tiles() * size, least_weights, most_weights);
   const int64_t at_once = std::min(out, std::max<int64_t>(1, bytes / (places * in * winograd::panel * size)) * winograd::panel);
-  at::Tensor u, step;
   for (int64_t first = 0; first < out; first += at_once) {
     const int64_t some = std::min(at_once, out - first);
     const at::Tensor w = wide(some < out ? weight.detach().narrow(back ? 1 : 0, first, some) : weight);
     winograd::Weights ws = {data(w), w.size(0), w.size(1), back};
-    if (first == 0) {
-      u = scratch((places * ws.stride() * size + 3) / 4);
-      if (kernels->steps != nullptr) step = scratch(cv.blocks() * some);
-    }
-    ws.u = u.data_ptr();
-    if (kernels->steps != nullptr) {
-      kernels->steps(ws, data(step));
-      ws.step = data(step);
-    }
-    cv.u = ws.u;
-    cv.step = ws.step;
+    const at::Tensor u = scratch((places * ws.stride() * size + 3) / 4), step = scratch(cv.blocks() * some);
+    if (kernels->steps != nullptr) kernels->steps(ws, data(step));
+    ws.step = cv.step = data(step);
+    cv.u = ws.u = u.data_ptr();
     cv.first = first;
     cv.out = some;
     cv.stride = ws.stride();
