@@ -20,6 +20,7 @@ extern "C" {
 typedef struct ct_tensor_s *ct_tensor;        // an owned reference to a c10::TensorImpl
 typedef struct ct_generator_s *ct_generator;  // an owned reference to a c10::GeneratorImpl
 typedef struct ct_op_s *ct_op;                // an operator's schema and handle; lives as long as the process
+typedef struct ct_graph_s *ct_graph;          // a CUDA graph
 
 enum { CT_NO_GRAD = 1, CT_INFERENCE = 2 };
 
@@ -188,6 +189,15 @@ ct_error *ct_cuda_reset_peak(int32_t device);
 void ct_cuda_allow_tf32(int32_t on);
 // Lets cuDNN time its algorithms for each new shape.
 void ct_cuda_benchmark(int32_t on);
+
+// From ct_graph_begin to ct_graph_end what the calling thread starts on the device is recorded and does not run. Tensors that are made
+// in between have addresses that stay the graph's own, and values once ct_graph_replay has run. Between the two the thread's current stream
+// is another one: the only state that outlasts a call. ct_graph_free ends a recording too.
+ct_error *ct_graph_begin(int32_t device, ct_graph *out);
+ct_error *ct_graph_end(ct_graph g);
+ct_error *ct_graph_replay(ct_graph g);
+void ct_graph_free(ct_graph g);
+
 void ct_deterministic(int32_t on);
 
 #ifdef __cplusplus

@@ -63,4 +63,8 @@ FUNCTION(ct_error *, ct_cuda_memory, (int32_t device, int64_t *stats), (device, 
 FUNCTION(ct_error *, ct_cuda_reset_peak, (int32_t device), (device))
 FUNCTION(void, ct_cuda_allow_tf32, (int32_t on), (on))
 FUNCTION(void, ct_cuda_benchmark, (int32_t on), (on))
+FUNCTION(ct_error *, ct_graph_begin, (int32_t device, ct_graph *out), (device, out))
+FUNCTION(ct_error *, ct_graph_end, (ct_graph g), (g))
+FUNCTION(ct_error *, ct_graph_replay, (ct_graph g), (g))
+FUNCTION(void, ct_graph_free, (ct_graph g), (g))
 FUNCTION(void, ct_deterministic, (int32_t on), (on))

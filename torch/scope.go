@@ -21,6 +21,8 @@ type Scope struct {
 	parent *Scope
 	// again: what runs here runs again with gradients, see Checkpoint, and has to compute in the same way both times.
 	again bool
+	// recording: what runs here becomes part of a graph, see Record.
+	recording bool
 
 	mu         sync.Mutex
 	tensors    []*Tensor
@@ -85,7 +87,7 @@ func Catch(f func()) (err error) {
 
 // child opens a scope inside s with further mode bits.
 func (s *Scope) child(mode uint32) *Scope {
-	return &Scope{device: s.device, mode: s.mode | mode, parent: s, again: s.again && mode == 0}
+	return &Scope{device: s.device, mode: s.mode | mode, parent: s, again: s.again && mode == 0, recording: s.recording}
 }
 
 // Run calls f with a child scope and frees what was made in it, except what f hands to s with Keep. An operator's

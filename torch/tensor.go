@@ -193,6 +193,7 @@ func describeHandle(h C.ct_tensor) string {
 
 // Item returns the only element as a float64. It panics unless there is exactly one. On a GPU it waits for the result.
 func (t *Tensor) Item() float64 {
+	t.scope.moves("item")
 	var v C.double
 	if e := C.ct_tensor_item(t.handle("item"), &v); e != nil {
 		panic(t.failed(e, "item"))
@@ -202,6 +203,7 @@ func (t *Tensor) Item() float64 {
 
 // Int returns the only element as an int. It panics unless there is exactly one. On a GPU it waits for the result.
 func (t *Tensor) Int() int {
+	t.scope.moves("int")
 	var v C.int64_t
 	if e := C.ct_tensor_item_int(t.handle("int"), &v); e != nil {
 		panic(t.failed(e, "int"))
@@ -251,6 +253,7 @@ func Scalar[T Element](s *Scope, v T) *Tensor {
 
 func fromBytes(s *Scope, p unsafe.Pointer, count int, d DType, shape []int) *Tensor {
 	mustOpen("from_slice")
+	s.moves("from_slice")
 	sizes, n := sizesOf("from_slice", shape)
 	if n != count {
 		panic(&Error{Op: "from_slice", Msg: fmt.Sprintf("shape %v holds %d elements, the data has %d", shape, n, count)})
@@ -310,6 +313,7 @@ func (t *Tensor) Bytes() []byte {
 }
 
 func (t *Tensor) copyToHost(p unsafe.Pointer, n int, in *info) {
+	t.scope.moves("to_slice")
 	src := t
 	if in.device() != CPU || in.flags()&C.CT_CONTIGUOUS == 0 {
 		s := NewScope(CPU)

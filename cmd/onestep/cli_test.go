@@ -168,6 +168,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--label cat", 2, `no class "cat"`},
 		{builtin + "--device tpu", 2, "unknown device"},
 		{builtin + "--device cuda:99", 1, "device cuda:99"},
+		{"generate --prompt cat --cuda-graphs --out DIR/x.png", 2, "--cuda-graphs: they are for --device cuda, and the device is cpu"},
 		{builtin + "--batch 0", 2, "--batch: want a whole number from 1 on"},
 		{builtin + "--threads 5000", 2, "--threads: want 1 to 4096"},
 		{builtin + "extra", 2, `want no arguments, only flags, got "extra"`},

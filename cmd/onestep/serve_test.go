@@ -212,6 +212,7 @@ func TestServeRefuses(t *testing.T) {
 		{"--allow-origin *", exitUsage, []string{"--allow-origin", "*"}},
 		{"--base-url a.example", exitUsage, []string{"--base-url"}},
 		{"--device cude", exitUsage, []string{"--device"}},
+		{"--cuda-graphs", exitUsage, []string{"--cuda-graphs", "the device is cpu"}},
 		{"--threads 5000", exitUsage, []string{"--threads"}},
 		{"--queue 0", exitUsage, []string{"--queue"}},
 		{"--deadline 0s", exitUsage, []string{"--deadline"}},

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/unet"
@@ -14,6 +16,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/replay"
 )
 
 // TextEncoder is a text encoder and its tokenizer.
@@ -40,7 +43,9 @@ type Model struct {
 
 	Guidance weights.Scales // guidance scales with which a guidance-distilled U-Net was trained
 
-	shares  bool           // the autoencoder is another model's
+	shares  bool             // the autoencoder is another model's
+	network *models.Replayed // the U-Net; nil: without CUDA graphs
+	decodes *replay.Graphs
 	closers []func() error // of the files, closed after the networks
 }
 
@@ -332,8 +337,42 @@ func (m *Model) Loaded() error {
 	return nil
 }
 
+// Network returns the U-Net as samplers call it: after [Model.UseGraphs], as CUDA graphs.
+func (m *Model) Network() models.Network {
+	if m.network != nil {
+		return m.network
+	}
+	return m.UNet
+}
+
+// Decode returns the images [B, 3, H, W] in [-1, 1] of latents, as m.VAE.Decode does: after [Model.UseGraphs], as a CUDA graph.
+func (m *Model) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
+	latents = latents.To(s, m.VAE.DType())
+	if m.network == nil {
+		return m.VAE.Decode(s, latents)
+	}
+	return m.decodes.Call(s, m.VAE, func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor { return m.VAE.Decode(s, in[0]) }, latents)
+}
+
+// UseGraphs makes samplers run the U-Net and the decoder on a GPU as CUDA graphs, from the third call with inputs of the same shapes on; see
+// [replay.Graphs]. A graph holds the memory that its network needs until the model is closed, or another takes its place. failed is told once
+// if that is not possible, and generation goes on without. Call it before the model is used; on a CPU it has no effect.
+func (m *Model) UseGraphs(failed func(error)) {
+	if m.UNet == nil || m.VAE == nil || !m.Device().IsCUDA() {
+		return
+	}
+	var once sync.Once
+	tell := func(err error) { once.Do(func() { failed(err) }) }
+	m.network = &models.Replayed{Net: m.UNet, Store: m.UNet.Store(), Graphs: &replay.Graphs{Failed: tell}}
+	m.decodes = &replay.Graphs{Failed: tell}
+}
+
 // Close frees the weights and closes the files.
 func (m *Model) Close() error {
+	if m.network != nil {
+		m.network.Close()
+		m.decodes.Close()
+	}
 	for _, t := range m.Texts {
 		t.Close()
 	}

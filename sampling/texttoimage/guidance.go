@@ -123,7 +123,7 @@ func (net *network) predict(s *torch.Scope, x *torch.Tensor, t float64, i int) *
 	if net.around != nil {
 		in = torch.Cat(s, []*torch.Tensor{in, twice(net.around)}, 1)
 	}
-	out := net.p.o.Model.UNet.Forward(s, in, at, c)
+	out := net.p.o.Model.Network().Forward(s, in, at, c)
 	if !net.p.cfg {
 		return out
 	}

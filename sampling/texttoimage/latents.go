@@ -139,7 +139,7 @@ func decode(ctx context.Context, s *torch.Scope, m *sd.Model, x *torch.Tensor) (
 			return nil, err
 		}
 		err := s.Run(func(s *torch.Scope) error {
-			one, err := vision.ToImages(m.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, m.VAE.DType())))
+			one, err := vision.ToImages(m.Decode(s, x.Narrow(s, 0, i, 1)))
 			all = append(all, one...)
 			return err
 		})

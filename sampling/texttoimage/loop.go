@@ -142,7 +142,8 @@ func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words []sd.Em
 		}
 		x.Free()
 		x = next
-		if !finite(s, x) {
+		// On a GPU this waits for the step. So the last one is checked, which is not finite if one before it was not.
+		if last := i+1 == len(run.Timesteps()); (last || !s.Device().IsCUDA()) && !finite(s, x) {
 			return fmt.Errorf("step %d: the network's prediction is not finite: its weights are corrupt, or overflow in %s", i+1, kind)
 		}
 		at.I, at.Steps, at.clean, at.scope = i+1, len(run.Timesteps()), clean, s

@@ -280,14 +280,18 @@ func TestPicturesOnCUDA(t *testing.T) {
 	for i := range picture.Pix {
 		picture.Pix[i] = uint8(i)
 	}
-	draw := func(dev torch.Device) []image.Image {
+	draw := func(dev torch.Device, graphs bool) []image.Image {
 		m := openTiny(t, sd.Options{Device: dev})
+		if graphs {
+			m.UseGraphs(func(err error) { t.Error(err) })
+		}
 		all := images(t, texttoimage.Pipeline{Model: m, Steps: 4, Seed: 5, N: 2, Guidance: 3, Negative: "x"}, "a (cat:1.2)")
 		return append(all, images(t, texttoimage.Pipeline{Model: m, Init: picture, Mask: picture, Strength: 0.7}, "a dog")...)
 	}
-	ours, theirs := draw(torch.CPU), draw(torch.CUDA(0))
+	ours, theirs, replayed := draw(torch.CPU, false), draw(torch.CUDA(0), false), draw(torch.CUDA(0), true)
 	for i := range ours {
 		require.LessOrEqual(t, off(ours[i], theirs[i]), 3)
+		require.LessOrEqual(t, off(theirs[i], replayed[i]), 1)
 	}
 }
 

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/onestep-go/onestep/torch"
 )
@@ -27,6 +28,21 @@ func (a Adapters) And(b Adapters) Adapters {
 		all[w] = append(all[w][:len(all[w]):len(all[w])], by...)
 	}
 	return all
+}
+
+// Equal reports whether a and b have the same adapters for the same weights. An adapter whose delta has changed is still the same one.
+func (a Adapters) Equal(b Adapters) bool {
+	return maps.EqualFunc(a, b, func(by, other []Adapter) bool { return slices.Equal(by, other) })
+}
+
+// Clone returns a map of its own with the same adapters.
+func (a Adapters) Clone() Adapters { return maps.Clone(a) }
+
+// Usable panics with a *torch.Error if one of the adapters was closed.
+func (a Adapters) Usable() {
+	for _, by := range a {
+		versions(by)
+	}
 }
 
 // Of returns the adapters for weights and biases of these networks. Others have no effect on them.
@@ -261,6 +277,7 @@ func (e Embedding) Adapted(s *torch.Scope, indices *torch.Tensor, a Adapters) *t
 // last bit, because the original weights are kept. Adapters for weights of other networks are ignored. The adapters have to stay open. It
 // must not be called while the network runs.
 func (st *Store) Merge(a Adapters) error {
+	st.merges.Add(1)
 	return torch.Catch(func() {
 		for _, name := range st.names {
 			e := st.byKey[name]
@@ -275,6 +292,9 @@ func (st *Store) Merge(a Adapters) error {
 		}
 	})
 }
+
+// Merges is the number of calls of Merge: when it has changed, weights may be elsewhere in memory.
+func (st *Store) Merges() int { return int(st.merges.Load()) }
 
 // Merged reports whether adapters are merged into the network's weights.
 func (st *Store) Merged() bool {

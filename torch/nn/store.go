@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
@@ -24,6 +25,7 @@ type Store struct {
 	layers []named                         // in order of creation
 	packed map[*torch.Tensor]*packed       // weights that are packed
 	bases  map[*torch.Tensor]*torch.Tensor // original weights, not packed, while adapters are merged
+	merges atomic.Int64                    // calls of Merge
 }
 
 // named is a layer and its path.

@@ -57,6 +57,9 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, usage("--device: %v", err)
 	}
+	if err := graphsOn(dev, o.Graphs); err != nil {
+		return none, err
+	}
 	if o.Model == "builtin" {
 		return none, o.own()
 	}
@@ -108,6 +111,9 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	}
 	if hash, err := builtinHash(o.Model); err == nil && hash != "" {
 		opened.model.Title, opened.model.Hash = o.Model, hash
+	}
+	if o.Graphs {
+		opened.model.UseGraphs(func(err error) { note(withoutGraphs(err)) })
 	}
 	on, free, err := o.adapt(ctx, &t, adapters)
 	defer free()

@@ -29,6 +29,7 @@ type Opening struct {
 	Tile    int    `json:"tile,omitempty"`
 
 	Device  string `json:"-"`
+	Graphs  bool   `json:"-"` // CUDA graphs
 	Threads int    `json:"-"` // 0: all processors
 	Force   bool   `json:"-"` // run even if the estimated memory exceeds what is available
 }

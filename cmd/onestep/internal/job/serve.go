@@ -37,6 +37,7 @@ type Serve struct {
 	PreviewVAEs []string // [NAME=]PATH of tiny autoencoders that decode previews of latent models
 
 	Device  string
+	Graphs  bool    // CUDA graphs
 	Threads int     // 0: all processors
 	Memory  float64 // GiB that open models take, at most; 0: four fifths of what is available
 	Force   bool    // start even if a model's estimated memory exceeds what is available
@@ -195,6 +196,9 @@ func urls(at net.Addr, name string) (here, others string) {
 func (o *Serve) validate() (dev torch.Device, err error) {
 	if dev, err = torch.ParseDevice(o.Device); err != nil {
 		return dev, usage("--device: %v", err)
+	}
+	if err := graphsOn(dev, o.Graphs); err != nil {
+		return dev, err
 	}
 	host, port, err := net.SplitHostPort(o.Addr)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 {

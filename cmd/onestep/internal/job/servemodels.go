@@ -122,7 +122,13 @@ func (o Serve) model(name, given string, dev torch.Device, tiny previewers) (m s
 		return m, fmt.Errorf("--model: %w", err)
 	}
 	m.bytes = int64(n.Weights)
-	m.open = m.files.before(func() (*generate.Model, error) { return generate.Open(path, how) })
+	m.open = m.files.before(func() (*generate.Model, error) {
+		g, err := generate.Open(path, how)
+		if err == nil && o.Graphs {
+			g.Diffusion().UseGraphs(func(err error) { tell(o.Note, "model "+quote.Text(name)+": "+withoutGraphs(err)) })
+		}
+		return g, err
+	})
 	return m, tiny.give(&m, files, dev)
 }
 

@@ -299,6 +299,19 @@ func use(dev torch.Device, n int, note func(string)) error {
 	return torch.SetThreads(n)
 }
 
+// graphsOn returns an error if --cuda-graphs is set and the device is not a GPU.
+func graphsOn(dev torch.Device, on bool) error {
+	if on && !dev.IsCUDA() {
+		return usage("--cuda-graphs: they are for --device cuda, and the device is %s", dev)
+	}
+	return nil
+}
+
+// withoutGraphs is the notice of why networks do not run as CUDA graphs.
+func withoutGraphs(err error) string {
+	return fmt.Sprintf("no CUDA graphs, without which the images are the same: %v", err)
+}
+
 // examples samples a grid, always with the same seeds as onestep sample by default.
 func examples(ctx context.Context, f any, d checkpoint.Description, net network.Network, n int) (image.Image, error) {
 	m, err := generate.FromFunction(f, d, net, "")
