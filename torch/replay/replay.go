@@ -1,5 +1,9 @@
 // Package replay runs functions of tensors as CUDA graphs (see [torch.Record]): called again with inputs of the same shapes, a function is
-// started as a whole instead of operator by operator.
+// started as a whole instead of operator by operator. A network of hundreds of operators on small images takes longer to start than a GPU needs to
+// compute it.
+//
+// [Graphs] holds the graphs of one function; [Graphs.Call] calls it. Results are those of the function, in tensors of the caller's own. On a CPU
+// nothing is recorded. models.Replayed makes a network of it, which notices other adapters, and sd.Model.UseGraphs a whole model.
 package replay
 
 import (
