@@ -118,9 +118,11 @@ func (m Moments) check(which string) error {
 	case m.N < 2:
 		return fmt.Errorf("evaluation: the %s moments are of %d images: want at least 2", which, m.N)
 	}
-	for _, v := range m.Cov {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("evaluation: the %s covariance has NaN or infinite elements", which)
+	for name, values := range map[string][]float64{"mean": m.Mean, "covariance": m.Cov} {
+		for _, v := range values {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				return fmt.Errorf("evaluation: the %s %s has NaN or infinite elements", which, name)
+			}
 		}
 	}
 	return nil

@@ -103,7 +103,9 @@ func TestRefused(t *testing.T) {
 		_, err = evaluation.Frechet(m, evaluation.Moments{N: 3, Mean: []float64{1}, Cov: []float64{1}})
 		require.ErrorContains(t, err, "4 and 1")
 		_, err = evaluation.Frechet(m, evaluation.Moments{N: 3, Mean: []float64{1}, Cov: []float64{math.NaN()}})
-		require.ErrorContains(t, err, "NaN")
+		require.ErrorContains(t, err, "covariance has NaN")
+		_, err = evaluation.Frechet(evaluation.Moments{N: 3, Mean: []float64{math.Inf(1)}, Cov: []float64{1}}, m)
+		require.ErrorContains(t, err, "mean has NaN or infinite")
 		_, err = evaluation.Neighbours{}.Compare(s, rows, rows)
 		require.ErrorContains(t, err, "at least 6")
 		return nil

@@ -26,7 +26,8 @@ type ReferenceOptions struct {
 	Batch  int // images whose features are computed together; 0: 32
 
 	// Cache is a directory for the features of sets; "": none. Identity distinguishes the set from others: its images and how they were
-	// cropped and resized. Without one, or without the identity of the features, nothing is cached.
+	// cropped and resized. Without one, or without the identity of the features, nothing is cached. The pixels of a few images are compared,
+	// too, since an identity is often made of names and sizes of files, which other images of the same format may have.
 	Cache, Identity string
 
 	Progress func(done, all int) // called after each batch; may be nil
@@ -45,6 +46,7 @@ type Reference struct {
 	Images   int         // number of real images
 	Size     image.Point // of the images, in pixels
 	Cached   bool        // whether the features were read from the cache
+	Uncached error       // why the features could not be written to the cache, such as a full disk; nil otherwise
 
 	set     Set
 	moments Moments
@@ -87,7 +89,10 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 			r.Close()
 		}
 	}()
-	c := newStore(o.Cache, o.Identity, f, n, keep)
+	c, err := newStore(o.Cache, o.Identity, f, set, drawn, keep)
+	if err != nil {
+		return nil, err
+	}
 	r.path = c.path
 	if r.Cached = c.read(r); r.Cached {
 		return r, nil
@@ -125,7 +130,8 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 	if r.rows, err = all.Rows(r.scope); err != nil {
 		return nil, err
 	}
-	return r, c.write(r)
+	r.Uncached = c.write(r) // no reason to lose what may have taken hours
+	return r, nil
 }
 
 // fits returns an error for features that cannot be compared with the reference's: those of a cache may be of another extractor, which had

@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // store is a file with the features of a set. It is named by the hash of all that they depend on, so that it never has to be made invalid;
@@ -22,14 +23,39 @@ type store struct {
 	key  string
 }
 
-func newStore(dir, identity string, f Features, images, rows int) store {
+// newStore returns the file for the features of the images of a set at the places drawn, of which the first rows are kept.
+func newStore(dir, identity string, f Features, set Set, drawn []int, rows int) (store, error) {
 	if dir == "" || identity == "" || f.Identity == "" {
-		return store{}
+		return store{}, nil
 	}
-	key := fmt.Sprintf("onestep features 2\nset %q\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, f.Name, f.Resize, f.Identity, images, rows) //quote: a key, not for printing
+	pixels, err := sampled(set, drawn)
+	if err != nil {
+		return store{}, err
+	}
+	key := fmt.Sprintf("onestep features 3\nset %q\npixels %x\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, pixels, f.Name, f.Resize, f.Identity, len(drawn), rows) //quote: a key, not for printing
 	sum := sha256.Sum256([]byte(key))
 	name := hex.EncodeToString(sum[:])
-	return store{filepath.Join(dir, name+".safetensors"), name}
+	return store{filepath.Join(dir, name+".safetensors"), name}, nil
+}
+
+// sampledImages is the number of images whose pixels are part of a key.
+const sampledImages = 32
+
+// sampled returns a hash of the pixels of the first of the images drawn.
+func sampled(set Set, drawn []int) ([]byte, error) {
+	sum := sha256.New()
+	for _, i := range drawn[:min(sampledImages, len(drawn))] {
+		img, err := set.Image(i)
+		if err != nil {
+			return nil, err
+		}
+		size := img.Bounds().Size()
+		fmt.Fprintf(sum, "%d×%d\n", size.X, size.Y)
+		planes := make([]byte, 3*size.X*size.Y)
+		vision.Planes(planes, img)
+		sum.Write(planes)
+	}
+	return sum.Sum(nil), nil
 }
 
 // read fills in the reference, and reports whether the file was there and whole.
@@ -83,7 +109,7 @@ func (c store) read(r *Reference) bool {
 	return err == nil
 }
 
-// write writes the reference's features. A file that cannot be written is an error: it was asked for.
+// write writes the reference's features.
 func (c store) write(r *Reference) error {
 	if c.path == "" {
 		return nil

@@ -13,10 +13,12 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +41,7 @@ const asCommand = "ONESTEP_TEST_COMMAND"
 
 func TestMain(m *testing.M) {
 	if line := os.Getenv(asCommand); line != "" {
+		signal.Ignore(syscall.SIGXFSZ) // as main does
 		os.Exit(run(context.Background(), strings.Fields(line), os.Stdout, os.Stderr))
 	}
 	torchtest.Main(m)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -53,10 +54,11 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 			}
 			got, err := o.Run(cmd.Context())
 			sc.stop()
-			if err != nil {
+			if got.Generated.B == 0 {
 				return err
 			}
-			return a.print(got, evaluatedText(got)+searchedText(got))
+			// An error after the measurement, such as that of writing the picture, takes nothing from what may have taken hours.
+			return errors.Join(a.print(got, evaluatedText(got)+searchedText(got)), err)
 		},
 	}
 	f := cmd.Flags()

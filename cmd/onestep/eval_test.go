@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"image"
@@ -109,6 +110,36 @@ func TestEvalImages(t *testing.T) {
 	code, _, errs = try("eval", "--images", data, "--data", data, "--cache", cache, "--nearest", nearest)
 	require.Equal(t, exitFailure, code)
 	require.Contains(t, errs, "exists: choose another name or pass --overwrite")
+}
+
+// What can be known to fail does so before features are computed, and what fails after them takes nothing from the result.
+func TestEvalLosesNothing(t *testing.T) {
+	extractor(t)
+	dir := t.TempDir()
+	data, cache, file := colours(t, filepath.Join(dir, "data"), 12, 8), filepath.Join(dir, "cache"), filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	code, _, errs := try("eval", "--images", colours(t, filepath.Join(dir, "few"), 5, 8), "--data", data, "--cache", cache)
+	require.Equal(t, exitFailure, code)
+	require.Regexp(t, `^onestep: --images: want at least 6 images, as the 5 nearest neighbours are compared, .*few has 5\n$`, errs)
+	require.NoDirExists(t, cache)
+	code, _, errs = try("eval", "--images", data, "--data", data, "--cache", file)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "--cache "+file+": a file; wanted a directory")
+
+	nearest := filepath.Join(dir, "nearest.png")
+	cmd := command(fmt.Sprintf("eval --json --images %s --data %s --cache %s --nearest %s", data, data, cache, nearest))
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `ulimit -f 0 && exec "$0"`, os.Args[0]} // like a full disk
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	require.Error(t, cmd.Run())
+	require.Equal(t, exitFailure, cmd.ProcessState.ExitCode(), said.String())
+	require.Contains(t, said.String(), "the features of the data are not cached: ")
+	require.Contains(t, said.String(), "onestep: --nearest: ")
+	require.NoFileExists(t, nearest)
+	var got job.Evaluated
+	require.NoError(t, json.Unmarshal(out.Bytes(), &got), out.String())
+	require.Equal(t, 12, got.Generated.B)
+	require.Empty(t, got.Nearest)
 }
 
 // Results of a model repeat.

@@ -58,6 +58,7 @@ const (
 	evalImages    = 1000
 	evalDiffusion = 100
 	evalPairs     = 16 // of the picture of nearest images
+	leastImages   = 6  // that have the neighbours of evaluation.Neighbours
 	evalBound     = 256
 )
 
@@ -109,15 +110,15 @@ func (o *Eval) validate() error {
 	case o.Data == "":
 		return usage("--data is missing: the images to compare with")
 	case o.N < 0 || o.N > maxImages || o.N == 1:
-		return usage("--n: want 6 to %d images, got %d", maxImages, o.N)
-	case o.N != 0 && o.N < 6:
-		return usage("--n: want at least 6 images, as the 5 nearest neighbours are compared, got %d", o.N)
+		return usage("--n: want %d to %d images, got %d", leastImages, maxImages, o.N)
+	case o.N != 0 && o.N < leastImages:
+		return usage("--n: want at least %d images, as the 5 nearest neighbours are compared, got %d", leastImages, o.N)
 	case o.Real != 0 && o.Real < leastReal:
 		return usage("--real: want at least %d images, got %d", leastReal, o.Real)
 	case o.Batch < 1 || o.Batch > 1<<14:
 		return usage("--batch: want 1 to %d images, got %d", 1<<14, o.Batch)
-	case o.Seed > math.MaxUint64-maxImages:
-		return usage("--seed: want at most %d, got %d", uint64(math.MaxUint64-maxImages), o.Seed)
+	case o.Seed > math.MaxUint64-2*maxImages: // a search measures with new images after those of its trials
+		return usage("--seed: want at most %d, got %d", uint64(math.MaxUint64-2*maxImages), o.Seed)
 	case o.Threads < 0 || o.Threads > mostThreads:
 		return usage("--threads: want 1 to %d, got %d", mostThreads, o.Threads)
 	case o.Nearest != "" && !strings.EqualFold(filepath.Ext(o.Nearest), ".png"):
@@ -224,6 +225,9 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 		return err
 	}
 	defer r.Close()
+	if r.Uncached != nil {
+		o.note(notCached(r.Uncached).Error())
+	}
 	if o.Search != 0 {
 		return o.search(ctx, r, sides.search, sides.n, f.Device, out)
 	}
@@ -250,8 +254,11 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 	if o.Nearest == "" {
 		return nil
 	}
+	if err := o.drawNearest(sides.data, out.Pairs); err != nil {
+		return fmt.Errorf("--nearest: %w", err)
+	}
 	out.Nearest = o.Nearest
-	return o.drawNearest(sides.data, out.Pairs)
+	return nil
 }
 
 // cache is the directory for features; "": none.
@@ -274,7 +281,11 @@ func featureCache() (string, error) {
 		err = writable(dir)
 	}
 	if err != nil {
-		return "", fmt.Errorf("the features of the data are not cached: %w", err)
+		return "", notCached(err)
 	}
 	return dir, nil
+}
+
+func notCached(err error) error {
+	return fmt.Errorf("the features of the data are not cached: %w", err)
 }

@@ -3,14 +3,19 @@ package job
 import (
 	"fmt"
 	"image"
+	"os"
 	"slices"
 
 	"github.com/onestep-go/onestep/evaluation"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// canWrite checks the file of the picture of nearest images.
+// canWrite checks the directory of the cache, and the file of the picture of nearest images.
 func (o Eval) canWrite() error {
+	if st, err := os.Stat(o.Cache); err == nil && !st.IsDir() {
+		return usage("--cache %s: a file; wanted a directory", quote.Path(o.Cache))
+	}
 	if o.Nearest == "" {
 		return nil
 	}

@@ -63,6 +63,9 @@ func (o Eval) openImages(out *Evaluated) (c compared, err error) {
 	if o.N != 0 {
 		c.n = min(c.n, o.N)
 	}
+	if c.n < leastImages {
+		return c, fmt.Errorf("--images: want at least %d images, as the 5 nearest neighbours are compared, %s has %d", leastImages, images.Name(), c.n)
+	}
 	if c.n < o.N {
 		o.note(fmt.Sprintf("--n %d: %s has %s, which are all used", o.N, images.Name(), plural.N(c.n, "image")))
 	}

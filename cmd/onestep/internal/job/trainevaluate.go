@@ -79,6 +79,9 @@ func (o Train) newEvaluator(ctx context.Context, p *recipe.Plan, h Hooks) (e *ev
 	if e.how.Identity, err = e.set.identity(); err != nil {
 		return nil, err
 	}
+	if r.Corrupt == "skip" { // its images are those of lenient: onestep eval would not find the corrupt one
+		e.how.Identity += ", corrupt images replaced"
+	}
 	return e, nil
 }
 
@@ -124,6 +127,9 @@ func (e *evaluator) measure(ctx context.Context, m recipe.Snapshot) (out trainin
 		}
 		if e.ref, err = evaluation.NewReference(ctx, e.features, set, e.how); err != nil {
 			return out, err
+		}
+		if e.ref.Uncached != nil {
+			e.eval.note(notCached(e.ref.Uncached).Error())
 		}
 		e.labels = e.eval.frequencies(m.Description, e.set.Set, r.EvalN)
 	}
