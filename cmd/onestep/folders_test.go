@@ -150,3 +150,35 @@ func TestTrainFromFolders(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(index), "DDPMPipeline")
 }
+
+// A directory of diffusers in pixel space with a damaged file is not taken for a model of prompts, nor is a directory of neither.
+func TestDamagedDiffusersFolders(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out.png")
+	for what, v := range map[string]struct {
+		index, want string
+		spoil       func(t *testing.T, unet string)
+	}{
+		"truncated weights": {`{"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}`, "truncated", func(t *testing.T, unet string) {
+			require.NoError(t, os.Truncate(filepath.Join(unet, "diffusion_pytorch_model.safetensors"), 9000))
+		}},
+		"another class": {`{"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}`, `its _class_name is "", expected UNet2DModel`, func(t *testing.T, unet string) {
+			require.NoError(t, os.WriteFile(filepath.Join(unet, "config.json"), []byte("null"), 0o666))
+		}},
+		"another family": {`{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}`, "names no UNet2DModel as unet; wanted a model file", nil},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := pixelFolder(t, ddpmScheduler)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "model_index.json"), []byte(v.index), 0o666))
+			if v.spoil != nil {
+				v.spoil(t, filepath.Join(dir, "unet"))
+			}
+			for _, args := range [][]string{{"sample"}, {"inspect"}} {
+				code, _, errs := try(append(args, "--model", dir, "--out", out)...)
+				require.NotZero(t, code)
+				require.Contains(t, errs, v.want)
+				require.NotContains(t, errs, "Stable Diffusion")
+				require.Equal(t, 1, strings.Count(errs, "\n"), errs)
+			}
+		})
+	}
+}

@@ -65,7 +65,7 @@ func cut(s string, most int, always bool) string {
 }
 
 // Error returns an error with the text of err escaped and cut after a few lines: for errors of other packages that quote their input, and
-// of the system, which contain paths. It wraps err.
+// of the system, which contain paths. Errors of encoding/json name no Go types. It wraps err.
 func Error(err error) error {
 	if err == nil {
 		return nil
@@ -76,8 +76,7 @@ func Error(err error) error {
 		}
 		return err
 	}
-	text := err.Error()
-	if safe := escape(text, 4*Most); safe != text {
+	if safe := escape(plainJSON(err), 4*Most); safe != err.Error() {
 		return &wrapped{safe, err}
 	}
 	return err

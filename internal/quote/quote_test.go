@@ -1,6 +1,7 @@
 package quote_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,9 +81,31 @@ func TestError(t *testing.T) {
 	if got := quote.Error(&fs.PathError{Op: "open", Path: "\x1b[2J" + long, Err: fs.ErrPermission}).Error(); !safe(got) || !strings.Contains(got, `\x1b[2J/long/`) || !strings.HasSuffix(got, fs.ErrPermission.Error()) {
 		t.Errorf("got %s: want the path quoted, and what is wrong", got)
 	}
+	var v struct {
+		part
+		C []struct{ D float64 }
+	}
+	for text, want := range map[string]string{
+		`{"A": "x"}`:         "within: A: want a whole number, got a JSON string",
+		`{"A": 1.5}`:         "within: A: want a whole number, got a JSON number 1.5",
+		`{"B": {}}`:          "within: B: want a list, got a JSON object",
+		`{"C": [{"D": []}]}`: "within: D: want a number, got a JSON array",
+		`[]`:                 "within: want an object, got a JSON array",
+	} {
+		within := json.Unmarshal([]byte(text), &v)
+		err := quote.Error(fmt.Errorf("within: %w", within))
+		if err.Error() != want || !errors.Is(err, within) {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
 	if plain := fmt.Errorf("plain"); quote.Error(plain) != plain || quote.Error(nil) != nil {
 		t.Error("a plain error was changed")
 	}
+}
+
+type part struct {
+	A *int
+	B []bool
 }
 
 func FuzzText(f *testing.F) {

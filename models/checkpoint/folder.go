@@ -61,6 +61,8 @@ func folderAt(dir string) (*folder, error) {
 		return nil, fmt.Errorf("%s: %w", quote.Path(filepath.Join(f.net, configFile)), err)
 	case f.config == nil && index != nil:
 		return nil, fmt.Errorf("it has neither %s nor %s: the network's configuration is missing", quote.Path(filepath.Join(netFolder, configFile)), configFile)
+	case class != network.DiffusersClass && index != nil: // which names a UNet2DModel
+		return nil, fmt.Errorf("%s: its _class_name is %s, expected %s", quote.Path(filepath.Join(f.net, configFile)), quote.Quoted(class), network.DiffusersClass)
 	case class != network.DiffusersClass:
 		return nil, nil
 	}

@@ -97,7 +97,7 @@ func TestShapes(t *testing.T) {
 func TestFromDiffusersRefuses(t *testing.T) {
 	for _, c := range []struct{ config, want string }{
 		{`nonsense`, "invalid character"},
-		{`[]`, "cannot unmarshal array"},
+		{`[]`, "want an object, got a JSON array"},
 		{`{"sample_size": "32"}`, "sample_size"},
 		{`{"sample_size": 0}`, "sample_size: only a positive number of at most 2^20 is supported, the file has 0"},
 		{`{"sample_size": 33}`, "resolution 33 is not a multiple of the patch size 2"},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -66,6 +65,10 @@ const ddpmClass = "DDPMScheduler"
 // maxTrainSteps limits the memory that an untrusted file can make us allocate.
 const maxTrainSteps = 100_000
 
+// otherProcess matches diffusers' schedulers of models that are not on a chain of discrete betas: their network has other inputs, or predicts
+// something else.
+var otherProcess = regexp.MustCompile(`^(FlowMatch|EDM|KarrasVe|ScoreSde|IPNDM|VQDiffusion|DDPMWuerstchen|CosineDPMSolver)`)
+
 // ParseConfig reads a scheduler_config.json. Keys that have no effect on the schedulers of this module are ignored. A value that is not
 // supported is an error; if some schedulers do not use it, the error comes from the schedulers that do.
 func ParseConfig(data []byte) (Config, error) {
@@ -103,7 +106,7 @@ func ParseConfig(data []byte) (Config, error) {
 	switch {
 	case keys == nil:
 		err = errors.New("scheduler config: want an object, got null")
-	case strings.HasPrefix(c.Class, "FlowMatch"):
+	case otherProcess.MatchString(c.Class):
 		err = unsupported("_class_name", c.Class, latent)
 	case more.Flow:
 		err = unsupported("use_flow_sigmas", true, latent)

@@ -170,7 +170,7 @@ func TestShapes(t *testing.T) {
 func TestFromDiffusersRefuses(t *testing.T) {
 	for _, c := range []struct{ config, want string }{
 		{`nonsense`, "invalid character"},
-		{`[]`, "cannot unmarshal array"},
+		{`[]`, "want an object, got a JSON array"},
 		{`{}`, "sample_size: want a positive number, got null"},
 		{`{"sample_size": 32, "in_channels": "3"}`, "in_channels"},
 		{`{"sample_size": 32, "cross_attention_dim": 768}`, `unknown field "cross_attention_dim"`},

@@ -16,7 +16,7 @@ import (
 func TestUnsupported(t *testing.T) {
 	for _, c := range []struct{ config, want string }{
 		{`{`, "unexpected end"},
-		{`[]`, "cannot unmarshal array"},
+		{`[]`, "want an object, got a JSON array"},
 		{`{"sample_size": 32, "colour": 3}`, `unknown field "colour"`},
 		{`{"sample_size": 32, "_class_name": "UNet2DConditionModel"}`, "_class_name: only UNet2DModel is supported, the file has UNet2DConditionModel"},
 		{`{}`, "sample_size: null"},

@@ -7,8 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch/component"
 )
 
 // own refuses models of onestep train, which take no prompts, and names the command that samples from them.
@@ -103,7 +106,12 @@ func instead(flag, path string, err error) error {
 	kind := weights.Unknown
 	if st, serr := os.Stat(path); serr == nil && !st.IsDir() {
 		kind, _ = weights.SniffFile(path) // a file that cannot be read has failed already
-	} else if _, serr := os.Stat(filepath.Join(path, "model_index.json")); serr == nil {
+	} else if otherFolder(path, err) { // with a damaged file
+		return fmt.Errorf("%s: %w", flag, err)
+	} else if index, rerr := plainfile.Read(filepath.Join(path, "model_index.json"), configjson.Most); rerr == nil {
+		if of, perr := component.ParsePipeline(index); perr == nil && of.Classes["unet"] != "UNet2DConditionModel" {
+			return usage("%s %s: a diffusers directory whose model_index.json names no UNet2DModel as unet; wanted %s", flag, quote.Path(path), wantModel)
+		}
 		return usage("%s %s: a Stable Diffusion directory, not a pixel-space model; to generate images with it: onestep generate --model %s --prompt TEXT",
 			flag, quote.Path(path), shellWord(path))
 	}
