@@ -68,6 +68,7 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of computation, and of the weights of Stable Diffusion")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "Stable Diffusion: adapter and its scale, as in onestep generate; may be given several times")
 	f.StringVar(&o.Data, "data", "", "the real images: as for onestep train; for Stable Diffusion a directory of images with captions (required)")
+	f.StringVar(&o.DataDir, "data-dir", "", "fashion-mnist, cifar10, cifar100: further directory to look for them in")
 	f.Var(count{&o.Real}, "real", "number of real images to use, drawn at random (default: all)")
 	f.Var(count{&o.Resolution}, "resolution", "with --images: size in pixels to which both sides are cropped and resized first (default: that of the images)")
 	f.StringVar(&o.Sampler, "sampler", "", "sampler (default: as for onestep sample and generate): "+strings.Join(job.Samplers(), ", ")+"; Stable Diffusion: "+strings.Join(scheduler.Names(), ", "))
@@ -93,7 +94,7 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR|builtin", "model")
-	call(f, "DIR", "images", "cache")
+	call(f, "DIR", "images", "cache", "data-dir")
 	call(f, "DATA", "data")
 	call(f, "NAME", "sampler")
 	call(f, "N", "seed")
@@ -109,7 +110,7 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 	offer(cmd, "features", job.FeatureNames()...)
 	byTopic(cmd,
 		topic{"Generated images", "model images lora dtype"},
-		topic{"Real images", "data real resolution"},
+		topic{"Real images", "data data-dir real resolution"},
 		topic{"Sampling", "n sampler steps original-steps times search-times search-by guidance seed"},
 		topic{"Features", "features resize cache no-cache"},
 		topic{"Output", "nearest overwrite quiet json"},

@@ -142,6 +142,25 @@ func TestEvalLosesNothing(t *testing.T) {
 	require.Empty(t, got.Nearest)
 }
 
+// Data sets that are known by name are looked for in another directory, as in training.
+func TestEvalDataDir(t *testing.T) {
+	extractor(t)
+	dir := t.TempDir()
+	t.Setenv("XDG_DATA_DIRS", dir)
+	images, data := colours(t, filepath.Join(dir, "images"), 12, 28), filepath.Join(dir, "sets")
+	require.NoError(t, os.MkdirAll(filepath.Join(data, "fashion-mnist"), 0o777))
+	header := []byte{0, 0, 8, 3, 0, 0, 0, 12, 0, 0, 0, 28, 0, 0, 0, 28} // IDX of 12 images of 28×28 pixels
+	require.NoError(t, os.WriteFile(filepath.Join(data, "fashion-mnist", "train-images-idx3-ubyte"), append(header, make([]byte, 12*28*28)...), 0o666))
+	require.NoError(t, os.WriteFile(filepath.Join(data, "fashion-mnist", "train-labels-idx1-ubyte"), append([]byte{0, 0, 8, 1, 0, 0, 0, 12}, make([]byte, 12)...), 0o666))
+	got, _ := evaluated(t, "--images", images, "--data", "fashion-mnist", "--data-dir", data, "--no-cache", "--n", "6")
+	require.Equal(t, 12, got.Generated.A)
+	for _, bad := range [][]string{{"emoji", data, "--data-dir: only fashion-mnist"}, {"fashion-mnist", filepath.Join(dir, "none"), "none: no such directory; wanted a directory that holds fashion-mnist"}} {
+		code, _, errs := try("eval", "--images", images, "--data", bad[0], "--data-dir", bad[1])
+		require.NotZero(t, code)
+		require.Contains(t, errs, bad[2])
+	}
+}
+
 // Results of a model repeat.
 func TestEvalModel(t *testing.T) {
 	extractor(t)

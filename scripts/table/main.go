@@ -116,8 +116,8 @@ type line struct {
 }
 
 func (t *table) run(ctx context.Context) error {
-	if t.steps > 0 {
-		t.part.steps = t.steps
+	if err := t.part.train(t.steps); err != nil {
+		return err
 	}
 	if t.n < 20 || t.jobs < 1 {
 		return fmt.Errorf("want -n 20 or more and -jobs 1 or more, got %d and %d", t.n, t.jobs)
@@ -236,7 +236,25 @@ func (t *table) trainAuthors(ctx context.Context, r run, teacher string) error {
 }
 
 // every is the number of steps between snapshots, each of which is a point of the curve. Progressive distillation's stages end at snapshots.
-func (t *table) every() int { return t.part.steps / 7 }
+func (p part) every() int { return p.steps / snapshots }
+
+const snapshots = 7
+
+// train sets another number of optimizer steps; 0: the part's. Rows of a snapshot on the way are of the same part of the run.
+func (p *part) train(steps int) error {
+	if steps == 0 {
+		return nil
+	}
+	if steps < snapshots {
+		return fmt.Errorf("want -steps %d or more, a step for each snapshot, got %d", snapshots, steps)
+	}
+	was := p.every()
+	p.steps = steps
+	for i := range p.rows {
+		p.rows[i].step = p.rows[i].step / was * p.every()
+	}
+	return nil
+}
 
 func (t *table) runOf(name string) run {
 	i := slices.IndexFunc(t.runs, func(r run) bool { return r.name == name })

@@ -32,6 +32,15 @@ func TestParts(t *testing.T) {
 			require.Zero(t, r.step%tab.every())
 		}
 	}
+	for _, steps := range []int{-1, 1, 6} {
+		p := fashion()
+		require.ErrorContains(t, p.train(steps), "want -steps 7 or more")
+	}
+	short := fashion()
+	require.NoError(t, short.train(70))
+	for i, r := range fashion().rows {
+		require.Equal(t, r.step/40, short.rows[i].step)
+	}
 	rows := fashion().rows
 	for _, o := range orderings {
 		for _, side := range []struct {

@@ -6,11 +6,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training/dataset"
 )
 
 // Eval holds the options for evaluating a model, or a directory of images. Start from [DefaultEval].
@@ -18,6 +20,7 @@ type Eval struct {
 	Model    string // a model file or run directory, builtin, or a Stable Diffusion directory or file
 	Images   string // images in place of a model's
 	Data     string
+	DataDir  string // further directory to look for data sets in
 	Features string // one of FeatureNames, or a file of weights
 	Resize   string // of the features inception, one of ResizeNames; "": the first
 
@@ -113,6 +116,8 @@ func (o *Eval) validate() error {
 		return usage("--n: want %d to %d images, got %d", leastImages, maxImages, o.N)
 	case o.N != 0 && o.N < leastImages:
 		return usage("--n: want at least %d images, as the 5 nearest neighbours are compared, got %d", leastImages, o.N)
+	case o.DataDir != "" && !slices.Contains(dataset.Looked(), o.Data):
+		return usage("--data-dir: only %s are looked for: leave it out", strings.Join(dataset.Looked(), ", "))
 	case o.Real != 0 && o.Real < leastReal:
 		return usage("--real: want at least %d images, got %d", leastReal, o.Real)
 	case o.Batch < 1 || o.Batch > 1<<14:
@@ -165,7 +170,8 @@ func (o Eval) Run(ctx context.Context) (out Evaluated, err error) {
 	if err := ofRuns(o.Note, map[string]*string{"--model": &o.Model}); err != nil {
 		return out, err
 	}
-	err = There(ownModel("--model", o.Model, wantModel+", or "+wantDiffusion), Path{"--images", o.Images, "a directory of images", Either}, dataPath(o.Data))
+	err = There(ownModel("--model", o.Model, wantModel+", or "+wantDiffusion), Path{"--images", o.Images, "a directory of images", Either}, dataPath(o.Data),
+		Path{"--data-dir", o.DataDir, "a directory that holds " + o.Data, Folder})
 	if err != nil {
 		return out, err
 	}

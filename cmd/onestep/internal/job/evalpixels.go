@@ -54,7 +54,7 @@ func (o Eval) openImages(out *Evaluated) (c compared, err error) {
 	for _, n := range images.Notices() {
 		o.note("--images: " + n)
 	}
-	set, err := dataset.Open(o.Data, dataset.Options{Resolution: out.Width})
+	set, err := dataset.Open(o.Data, dataset.Options{Resolution: out.Width, Dir: o.DataDir})
 	if err != nil {
 		return c, fmt.Errorf("--data: %w", err)
 	}
@@ -106,7 +106,7 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 	if len(shape) != 3 || shape[1] != shape[2] || shape[0] != 1 && shape[0] != 3 {
 		return c, usage("--model: want a model of square grey or colour images, this one has shape %v", shape)
 	}
-	set, err := dataset.Open(o.Data, dataset.Options{Resolution: shape[1], Channels: shape[0]})
+	set, err := dataset.Open(o.Data, dataset.Options{Resolution: shape[1], Channels: shape[0], Dir: o.DataDir})
 	if err != nil {
 		return c, fmt.Errorf("--data: %w", err)
 	}
