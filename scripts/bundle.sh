@@ -17,6 +17,7 @@ trap 'rm -rf "$work"' EXIT
 
 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$work/bin/onestep" ./cmd/onestep
 go build -trimpath -ldflags '-s -w' -o "$work/bin/bench" ./scripts/bench
+go build -trimpath -ldflags '-s -w' -o "$work/bin/fullsize" ./scripts/fullsize
 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do
   rel=${dir#"$PWD"/}
   echo "compiling the tests of $rel"
@@ -33,6 +34,8 @@ tar -C "$work" -c bin tests | xz -T1 --x86 --lzma2=preset=6,dict=256MiB >"$out/p
 sed "s/@TORCH@/$torch/" scripts/run-tests.sh >"$out/run-tests.sh"
 chmod +x "$out/run-tests.sh"
 cp scripts/testlog.awk "$out/"
+mkdir "$out/scripts"
+cp scripts/bench/gpu.py "$out/scripts/"
 cat >"$out/README" <<END
 onestep $version, compiled against libtorch $torch for $(go env GOOS)/$(go env GOARCH).
 
@@ -40,7 +43,10 @@ It needs a PyTorch $torch on the machine (pip install torch==$torch), and neithe
 
     ./run-tests.sh [PACKAGE...]    runs the tests of every package (or of those named, such as torch/optim) against the
                                    PyTorch of \$LIBTORCH (the folder of the Python package torch) or of python3, and
-                                   says what passed, also what passed on the GPU
+                                   says what passed, also what passed on the GPU. On a GPU the benchmarks follow:
+                                   images beside diffusers, if it is installed, and training beside PyTorch, if
+                                   \$PEERS is the directory of its scripts. All is in results/results.txt and
+                                   results/results.json. Each package has \$LIMIT (5m), each benchmark 100 s
     ./run-tests.sh --env           unpacks the programs and prints the line that lets them find that PyTorch; then:
     bin/onestep doctor             what it finds on this machine
     bin/bench work train           the benchmark's training step, with its figures as JSON

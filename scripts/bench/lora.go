@@ -45,7 +45,7 @@ func adaptSD(o options) (_ any, err error) {
 		}
 		switch name {
 		case "bare":
-			got["load"], err = timed(o.runs, func() error {
+			got["load"], err = timed(o, func() error {
 				a, err := lora.Load(n.Model, o.lora, lora.Options{})
 				if err != nil {
 					return err

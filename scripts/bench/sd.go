@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,12 +26,17 @@ func drawSD(o options) (any, error) {
 	}
 	d, variant := torch.Float32, ""
 	if o.dtype == "bf16" {
-		d, variant = torch.BFloat16, "fp16"
+		d = torch.BFloat16
+		if _, err := os.Stat(filepath.Join(o.model, "unet", "diffusion_pytorch_model.fp16.safetensors")); err == nil {
+			variant = "fp16"
+		}
 	}
-	open := func() (*sd.Model, error) { return sd.Open(o.model, sd.Options{DType: d, Variant: variant}) }
+	open := func() (*sd.Model, error) {
+		return sd.Open(o.model, sd.Options{Device: o.device, DType: d, Variant: variant})
+	}
 	got := map[string]float64{}
-	var err error
-	got["load"], err = timed(o.runs, func() error {
+	var err, failed error
+	got["load"], err = timed(o, func() error {
 		m, err := open()
 		if err != nil {
 			return err
@@ -45,19 +51,25 @@ func drawSD(o options) (any, error) {
 		return nil, err
 	}
 	defer m.Close()
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+	if o.graphs {
+		m.UseGraphs(func(err error) { failed = err })
+	}
+	err = torch.Run(o.device, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
 			g := torch.NewGenerator(s, 1)
 			x := torch.Randn(s, g, torch.Float32, 1, 4, o.size/8, o.size/8).To(s, d)
-			text := torch.Randn(s, g, torch.Float32, 1, 77, 768).To(s, d)
+			text := torch.Randn(s, g, torch.Float32, 1, 77, m.UNet.Config().CrossAttentionDim[0]).To(s, d)
 			t := torch.FromSlice(s, []float32{499}, 1)
 			for name, f := range map[string]func(s *torch.Scope){
 				"text encoder": func(s *torch.Scope) { m.Embed(s, nil, sd.Text{Prompt: "a photo of a cat", Plain: true}) },
-				"unet step":    func(s *torch.Scope) { m.UNet.Forward(s, x, t, models.Cond{Text: text}) },
-				"vae decode":   func(s *torch.Scope) { m.VAE.Decode(s, x) },
+				"unet step":    func(s *torch.Scope) { m.Network().Forward(s, x, t, models.Cond{Text: text}) },
+				"vae decode":   func(s *torch.Scope) { m.Decode(s, x) },
 			} {
 				var err error
-				got[name], got[name+" cpu"], err = timedBoth(o.runs, func() error { return s.Run(func(s *torch.Scope) error { f(s); return nil }) })
+				got[name], got[name+" cpu"], err = timedBoth(o, func() error {
+					defer wait(o.device)
+					return s.Run(func(s *torch.Scope) error { f(s); return nil })
+				})
 				if err != nil {
 					return err
 				}
@@ -68,8 +80,8 @@ func drawSD(o options) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: sdSteps, Guidance: 1, Seed: 1, Width: o.size, Height: o.size, Plain: true}
-	got["image"], err = timed(o.runs, func() error {
+	draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: sdSteps, Guidance: 1, Seed: 1, Width: o.size, Height: o.size, Plain: true, N: max(o.batch, 1), Batch: max(o.batch, 1)}
+	got["image"], err = timed(o, func() error {
 		for _, err := range draw.Images(context.Background(), "a photo of a cat") {
 			if err != nil {
 				return err
@@ -78,7 +90,7 @@ func drawSD(o options) (any, error) {
 		return nil
 	})
 	got["peak_rss_mib"] = peakMiB()
-	return got, err
+	return got, errors.Join(err, failed, onDevice(o.device, got))
 }
 
 // sdJobs are the benchmarks of image generation with the model in b.sd, in both data types.

@@ -31,15 +31,15 @@ func median(v []float64) float64 {
 }
 
 // timed returns the median time of f in seconds over runs, after one warm-up run.
-func timed(runs int, f func() error) (float64, error) {
-	took, _, err := timedBoth(runs, f)
+func timed(o options, f func() error) (float64, error) {
+	took, _, err := timedBoth(o, f)
 	return took, err
 }
 
-// timedBoth returns the processors' time too. What is over in milliseconds runs for two seconds: a machine may be slow for a moment.
-func timedBoth(runs int, f func() error) (seconds, busy float64, err error) {
+// timedBoth returns the processors' time too. What is over in milliseconds runs for o.least, two seconds: a machine may be slow for a moment.
+func timedBoth(o options, f func() error) (seconds, busy float64, err error) {
 	var took, used []float64
-	for start := time.Now(); len(took) <= runs || time.Since(start) < 2*time.Second; {
+	for start := time.Now(); len(took) <= o.runs || time.Since(start) < o.least; {
 		t0, c0 := time.Now(), cpuSeconds()
 		if err := f(); err != nil {
 			return 0, 0, err
@@ -62,6 +62,19 @@ func peakMiB() float64 {
 		}
 	}
 	return math.NaN()
+}
+
+// wait waits for a GPU: what it was told to do is over only then. A fault shows at the next operator.
+func wait(dev torch.Device) { _ = dev.Synchronize() }
+
+// onDevice adds the peak memory of tensors on a GPU to figures.
+func onDevice(dev torch.Device, to map[string]float64) error {
+	if !dev.IsCUDA() {
+		return nil
+	}
+	m, err := dev.Memory()
+	to["peak_gpu_mib"], to["gpu_mib"] = float64(m.PeakAllocated)/(1<<20), float64(m.Allocated)/(1<<20)
+	return err
 }
 
 func resetPeak() error { return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
@@ -137,7 +150,7 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	if err := torch.SetThreads(o.threads); err != nil {
 		return nil, err
 	}
-	net, err := unet.New(cfg, torch.CPU, torch.Float32, 0)
+	net, err := unet.New(cfg, o.device, torch.Float32, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +210,8 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	if failed != nil {
 		return nil, failed
 	}
-	return map[string]float64{"ms_per_step": median(took) * 1e3, "cpu_ms_per_step": median(used) * 1e3, "peak_rss_mib": peakMiB(), "parameters": float64(net.Store().Count())}, nil
+	out := map[string]float64{"ms_per_step": median(took) * 1e3, "cpu_ms_per_step": median(used) * 1e3, "peak_rss_mib": peakMiB(), "parameters": float64(net.Store().Count())}
+	return out, onDevice(o.device, out)
 }
 
 // sample times unet_sample.py's sampling with the consistency function, in 1 and 4 steps.
@@ -209,7 +223,7 @@ func sample(o options) (any, error) {
 	if err := torch.SetThreads(o.threads); err != nil {
 		return nil, err
 	}
-	net, err := unet.New(cfg, torch.CPU, torch.Float32, 0)
+	net, err := unet.New(cfg, o.device, torch.Float32, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -229,9 +243,10 @@ func sample(o options) (any, error) {
 	precision, _ := training.DTypeNamed(o.precision)
 	shape := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}
 	out := map[string]float64{}
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+	err = torch.Run(o.device, func(s *torch.Scope) error {
 		return s.Inference(func(s *torch.Scope) error {
 			one := func(steps int) error {
+				defer wait(o.device)
 				return s.Run(func(s *torch.Scope) error {
 					streams := noise.NewStreams(s, noise.Seeds(0, batch)...)
 					levels := sampling.Levels(80, steps)
@@ -251,14 +266,14 @@ func sample(o options) (any, error) {
 				all = []int{o.steps}
 			}
 			for _, steps := range all {
-				seconds, err := timed(o.runs, func() error { return one(steps) })
+				seconds, err := timed(o, func() error { return one(steps) })
 				if err != nil {
 					return err
 				}
 				out[fmt.Sprintf("consistency_%d", steps)] = float64(batch) / seconds
 			}
 			out["peak_rss_mib"] = peakMiB()
-			return nil
+			return onDevice(o.device, out)
 		})
 	})
 	return out, err
@@ -312,19 +327,19 @@ func ops(o options) (any, error) {
 		for name, make := range cases {
 			if err := s.Inference(func(s *torch.Scope) error {
 				free := make(s, false)
-				us, err := perCall(o.runs, func() { free(s).Free() })
+				us, err := perCall(o, func() { free(s).Free() })
 				out[name+"/no_grad"] = us
 				return err
 			}); err != nil {
 				return err
 			}
 			tracked := make(s, true)
-			us, err := perCall(o.runs, func() { tracked(s).Free() })
+			us, err := perCall(o, func() { tracked(s).Free() })
 			if err != nil {
 				return err
 			}
 			out[name+"/grad"] = us
-			us, err = perCall(o.runs, func() {
+			us, err = perCall(o, func() {
 				y := tracked(s)
 				l := y.Sum(s)
 				l.Backward()
@@ -338,7 +353,7 @@ func ops(o options) (any, error) {
 		}
 		return s.Inference(func(s *torch.Scope) error {
 			x := torch.Randn(s, g, torch.Float32, 1)
-			us, err := perCall(o.runs, func() { x.Item() })
+			us, err := perCall(o, func() { x.Item() })
 			out["item/no_grad"] = us
 			return err
 		})
@@ -353,7 +368,7 @@ func leaf(s *torch.Scope, g *torch.Generator, grad bool, shape ...int) *torch.Te
 }
 
 // perCall returns the median time of a call in microseconds, over runs of about 0.15 s.
-func perCall(runs int, f func()) (float64, error) {
+func perCall(o options, f func()) (float64, error) {
 	loop := func(n int) time.Duration {
 		t0 := time.Now()
 		for range n {
@@ -363,6 +378,6 @@ func perCall(runs int, f func()) (float64, error) {
 	}
 	each := loop(200) / 200
 	n := max(200, int(150*time.Millisecond/max(each, 1)))
-	seconds, err := timed(runs, func() error { loop(n); return nil })
+	seconds, err := timed(o, func() error { loop(n); return nil })
 	return seconds / float64(n) * 1e6, err
 }
