@@ -64,7 +64,7 @@ demo: build ## turn a denoiser into a one-step model in 90 seconds and draw, int
 compat: ## build and test against every supported libtorch
 	scripts/compat.sh
 
-bundle: libtorch ## tool, tests and benchmark for a machine with PyTorch but without Go, into dist/
+bundle: libtorch ## tool, GPU tests and benchmarks for a machine with PyTorch but without Go, into dist/
 	scripts/bundle.sh
 
 check: lint test race ## all that continuous integration runs

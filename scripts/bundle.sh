@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes dist/onestep-bundle-VERSION-linux-ARCH: the tool, the benchmark and the compiled tests of every package, for a
-# machine with PyTorch and without Go. The programs are kept packed, in one archive: they are alike, and pack to an eighth.
+# Makes dist/onestep-bundle-VERSION-linux-ARCH: the tool, the benchmarks and the compiled tests of every package that has some for a GPU, for a
+# machine with PyTorch and without Go; with EVERY=1 those of all packages, which is more than the limit. The programs are kept packed, in one
+# archive: they are alike, and pack to an eighth.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 limit=60 # MB
+[ -z "${EVERY:-}" ] || limit=1000
 
 version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
 layer=$(go run ./scripts/setup)
@@ -20,6 +22,7 @@ go build -trimpath -ldflags '-s -w' -o "$work/bin/bench" ./scripts/bench
 go build -trimpath -ldflags '-s -w' -o "$work/bin/fullsize" ./scripts/fullsize
 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do
   rel=${dir#"$PWD"/}
+  [ -n "${EVERY:-}" ] || grep -qE 'torchtest\.(Devices|SkipIfNoCUDA)' "$dir"/*_test.go || continue
   echo "compiling the tests of $rel"
   mkdir -p "$work/tests/$rel"
   go test -c -trimpath -ldflags '-s -w' -o "$work/tests/$rel/run.test" "./$rel" </dev/null
@@ -41,7 +44,7 @@ onestep $version, compiled against libtorch $torch for $(go env GOOS)/$(go env G
 
 It needs a PyTorch $torch on the machine (pip install torch==$torch), and neither Go nor a compiler.
 
-    ./run-tests.sh [PACKAGE...]    runs the tests of every package (or of those named, such as torch/optim) against the
+    ./run-tests.sh [PACKAGE...]    runs the tests (or those of the packages named, such as torch/replay) against the
                                    PyTorch of \$LIBTORCH (the folder of the Python package torch) or of python3, and
                                    says what passed, also what passed on the GPU. On a GPU the benchmarks follow:
                                    images beside diffusers, if it is installed, and training beside PyTorch, if

@@ -27,6 +27,9 @@ var open = sync.OnceValue(func() error {
 	var reason *C.char
 	cudaOpened = C.ct_init(&reason) == 1
 	cudaReason = C.GoString(reason)
+	if cudaOpened {
+		C.ct_cuda_allow_tf32(0) // libtorch allows it in convolutions
+	}
 	limitThreads()
 	return nil
 })

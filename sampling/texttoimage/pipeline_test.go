@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
@@ -275,7 +276,6 @@ func TestMethods(t *testing.T) {
 
 // A GPU draws the same pictures, but for rounding: the noise is the CPU's.
 func TestPicturesOnCUDA(t *testing.T) {
-	torchtest.SkipIfNoCUDA(t)
 	picture := image.NewNRGBA(image.Rect(0, 0, 64, 64))
 	for i := range picture.Pix {
 		picture.Pix[i] = uint8(i)
@@ -286,9 +286,27 @@ func TestPicturesOnCUDA(t *testing.T) {
 			m.UseGraphs(func(err error) { t.Error(err) })
 		}
 		all := images(t, texttoimage.Pipeline{Model: m, Steps: 4, Seed: 5, N: 2, Guidance: 3, Negative: "x"}, "a (cat:1.2)")
+		adapters := nn.Adapters{}
+		st, err := nn.NewStore(torch.CPU, torch.Float32, 3)
+		require.NoError(t, err)
+		defer st.Close()
+		moved := torch.NewScope(dev)
+		defer moved.Close()
+		for name, w := range m.UNet.Store().Tensors() {
+			if shape := w.Shape(); len(shape) == 2 {
+				down, up := nn.NewLinear(st.Root().Sub("down").Sub(name), shape[1], 2), nn.NewLinear(st.Root().Sub("up").Sub(name), 2, shape[0])
+				down.Weight, up.Weight = down.Weight.ToDevice(moved, dev), up.Weight.ToDevice(moved, dev)
+				adapters[w] = []nn.Adapter{nn.LowRank{Down: down, Up: up, Scale: 0.5}}
+			}
+		}
+		adapted := images(t, texttoimage.Pipeline{Model: m, Steps: 4, Seed: 5, Adapters: adapters}, "a cat")
+		require.Positive(t, off(adapted[0], images(t, texttoimage.Pipeline{Model: m, Steps: 4, Seed: 5}, "a cat")[0]))
+		all = append(all, adapted...)
 		return append(all, images(t, texttoimage.Pipeline{Model: m, Init: picture, Mask: picture, Strength: 0.7}, "a dog")...)
 	}
-	ours, theirs, replayed := draw(torch.CPU, false), draw(torch.CUDA(0), false), draw(torch.CUDA(0), true)
+	ours := draw(torch.CPU, false)
+	torchtest.SkipIfNoCUDA(t)
+	theirs, replayed := draw(torch.CUDA(0), false), draw(torch.CUDA(0), true)
 	for i := range ours {
 		require.LessOrEqual(t, off(ours[i], theirs[i]), 3)
 		require.LessOrEqual(t, off(theirs[i], replayed[i]), 1)
