@@ -217,6 +217,15 @@ func (s *Set) Read(i int, dst []byte) (label int, err error) {
 	return label, nil
 }
 
+// Image returns image i as a Go image, of the same pixels as [Set.Read] and with its errors: a Set is an evaluation.Set.
+func (s *Set) Image(i int) (image.Image, error) {
+	pixels := make([]byte, s.size())
+	if _, err := s.Read(i, pixels); err != nil {
+		return nil, err
+	}
+	return vision.FromPlanes(pixels, s.c, s.h, s.w), nil
+}
+
 func (s *Set) decode(src files, i int, dst []byte) error {
 	s.mu.Lock()
 	known := s.corrupt[i]

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
@@ -91,6 +92,24 @@ func TestReadRefuses(t *testing.T) {
 	}
 	_, err := s.Read(0, make([]byte, 3071))
 	says(t, err, "3071|3072")
+}
+
+// A data set is a set of images as package evaluation takes it, without an adapter.
+var _ evaluation.Set = (*Set)(nil)
+
+// Image has the pixels of Read, in grey and in colour, and its errors.
+func TestImage(t *testing.T) {
+	for _, channels := range []int{1, 3} {
+		s := opened(t, "emoji", Options{Resolution: 16, Channels: channels})
+		img, err := s.Image(7)
+		require.NoError(t, err)
+		got := make([]byte, channels*16*16)
+		vision.Planes(got, img)
+		want, _ := at(t, s, 7)
+		assert.Equal(t, want, got, channels)
+		_, err = s.Image(s.Len())
+		require.ErrorContains(t, err, "1906")
+	}
 }
 
 func TestEmoji(t *testing.T) {

@@ -14,21 +14,11 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
 // pixelData is a data set as real images.
 type pixelData struct{ *dataset.Set }
-
-func (d pixelData) Image(i int) (image.Image, error) {
-	c, h, w := d.Shape()
-	pixels := make([]byte, c*h*w)
-	if _, err := d.Read(i, pixels); err != nil {
-		return nil, err
-	}
-	return vision.FromPlanes(pixels, c, h, w), nil
-}
 
 func (d pixelData) identity() (string, error) {
 	sum, err := d.Identity()
