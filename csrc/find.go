@@ -111,7 +111,9 @@ func (p place) find() (Layer, error) {
 	}
 	if p.found != "" {
 		searched = append(searched, p.found)
-		if exists(p.found) {
+		// A program that was built after its sources changed, and before the set-up ran again, names the layer of the sources before: that
+		// which the set-up makes afterwards is in the cache.
+		if own, _ := filepath.Match(libtorch.LayerFile("*", p.sum, "*"), filepath.Base(p.found)); own && exists(p.found) {
 			paths = append(paths, p.found)
 		}
 	}
@@ -128,6 +130,9 @@ func (p place) find() (Layer, error) {
 	}
 	if len(paths) > 0 {
 		return p.layer(paths[0]), nil
+	}
+	if p.found != "" && exists(p.found) { // of other sources, which the error of opening it says
+		return p.layer(p.found), nil
 	}
 	return Layer{}, p.noLayer(searched)
 }

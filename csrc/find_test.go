@@ -110,6 +110,20 @@ func TestFind(t *testing.T) {
 }
 
 // The folder that is built into a layer is searched after $LD_LIBRARY_PATH.
+// A layer of other sources that the set-up had made last when the program was built does not hide that of its own sources in the cache.
+func TestFindAfterSourcesChanged(t *testing.T) {
+	m := newMachine(t)
+	m.path = []string{m.libtorch("torch", "2.11.0")}
+	m.found = m.write("cache/layers/"+libtorch.LayerFile("2.11.0", "fedcba987654", "89abcdef"), "of the sources before")
+	l, err := m.find()
+	require.NoError(t, err)
+	require.Equal(t, m.found, l.Path, "there is no other: opening it says what is wrong with it")
+	own := m.layerFile("cache/layers", "2.11.0", 0)
+	l, err = m.find()
+	require.NoError(t, err)
+	require.Equal(t, own, l.Path)
+}
+
 func TestRunpath(t *testing.T) {
 	m := newMachine(t)
 	cc, err := exec.LookPath("cc")
