@@ -294,7 +294,7 @@ func TestTrainEval(t *testing.T) {
 	extractor(t)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	dir := t.TempDir()
-	data, run := colours(t, filepath.Join(dir, "data"), 12, 8), filepath.Join(dir, "run")
+	data, run := colours(t, filepath.Join(dir, "data"), 40, 8), filepath.Join(dir, "run") // two batches of features
 	args := []string{"train", "--data", data, "--out", run, "--resolution", "8", "--steps", "2", "--batch", "2", "--channels", "8", "--mult", "1", "--blocks", "1", "--threads", "1"}
 	code, _, errs := try(append(args, "--eval-n", "6")...)
 	require.Equal(t, exitUsage, code)
@@ -302,11 +302,12 @@ func TestTrainEval(t *testing.T) {
 	code, out, errs := try(append(args, "--eval-every", "2", "--eval-n", "6", "--eval-steps", "2", "--json")...)
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, "fd_effnetlite0=")
+	require.Contains(t, errs, "images=32/40", "the features of the real images can take minutes")
 	var got trained
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
 	require.Equal(t, [2]any{filepath.Join(run, "best.safetensors"), 2}, [2]any{got.Best, got.BestStep})
 	require.Positive(t, got.BestValue)
-	for _, want := range []string{"FD-EffNetLite0", "bicubic, antialiased, 224", "6 images in 2 steps", "12 real images"} {
+	for _, want := range []string{"FD-EffNetLite0", "bicubic, antialiased, 224", "6 images in 2 steps", "40 real images"} {
 		require.Contains(t, got.BestOf, want)
 	}
 	code, out, errs = try("info", run)

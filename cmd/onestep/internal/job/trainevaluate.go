@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"strings"
+	"time"
 
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/internal/plural"
@@ -71,7 +72,7 @@ func (o Train) newEvaluator(ctx context.Context, p *recipe.Plan, h Hooks) (e *ev
 	if few := fewForFID(e.features.Name, r.EvalN); few != "" {
 		h.warn(few)
 	}
-	e.how = evaluation.ReferenceOptions{Images: evalReal}
+	e.how = evaluation.ReferenceOptions{Images: evalReal, Progress: logReal(h)}
 	var uncached error
 	if e.how.Cache, uncached = featureCache(); uncached != nil {
 		h.warn(uncached.Error())
@@ -83,6 +84,18 @@ func (o Train) newEvaluator(ctx context.Context, p *recipe.Plan, h Hooks) (e *ev
 		e.how.Identity += ", corrupt images replaced"
 	}
 	return e, nil
+}
+
+// logReal logs how many real images' features the first evaluation has computed, at first and then once a minute: it can take many minutes, in which
+// a run logs nothing else.
+func logReal(h Hooks) func(done, all int) {
+	var next time.Time
+	return func(done, all int) {
+		if now := time.Now(); h.Log != nil && now.After(next) && done < all {
+			h.Log.Info("the first evaluation computes the features of the real images, which are cached", "images", fmt.Sprintf("%d/%d", done, all))
+			next = now.Add(time.Minute)
+		}
+	}
 }
 
 // leastReal is the least number of real images of a comparison.
