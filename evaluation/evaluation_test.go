@@ -47,7 +47,7 @@ func TestGolden(t *testing.T) {
 		kid, std, err := evaluation.Kernel{Subsets: 3}.Distance(s, a.Narrow(s, 0, 0, 120), b)
 		require.NoError(t, err)
 		require.InEpsilon(t, number(t, metadata["kid"]), kid, 1e-10)
-		require.InDelta(t, 0, std, 1e-6) // every subset is the whole set
+		require.Zero(t, std) // every subset is the whole set
 		var want map[string]float64
 		require.NoError(t, json.Unmarshal([]byte(metadata["prdc"]), &want))
 		m, err := evaluation.Neighbours{}.Compare(s, a, b)

@@ -138,7 +138,13 @@ func evaluatedText(e job.Evaluated) string {
 	}
 	named := func(kind string) string { return fmt.Sprintf("%s (%s)", job.Figure(kind, e.Features), e.Resize) }
 	line(named("FD"), fd, short(r.Frechet), all)
-	line(named("KID"), short(g.Kernel)+" ± "+short(g.KernelStd), short(r.Kernel)+" ± "+short(r.KernelStd), rows)
+	kernel := func(m evaluation.Measures) string {
+		if m.KernelStd == 0 { // one subset of all images
+			return short(m.Kernel)
+		}
+		return short(m.Kernel) + " ± " + short(m.KernelStd)
+	}
+	line(named("KID"), kernel(g), kernel(r), rows)
 	line(named("SWD"), short(g.Sliced), short(r.Sliced), rows)
 	score := func(s *evaluation.Score) string {
 		if s == nil {

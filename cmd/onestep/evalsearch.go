@@ -34,6 +34,9 @@ func searchedText(e job.Evaluated) string {
 		b.WriteString("the times found are no better on these images: keep the default, or search with a larger --n\n")
 		return b.String()
 	}
+	if now, was := is.Interval, is.Was; is.By == string(evaluation.FD) && now != nil && was != nil && now.High >= was.Low && was.High >= now.Low {
+		b.WriteString("the intervals overlap, so that the difference may be chance: a larger --n shows whether it is\n")
+	}
 	sampler := ""
 	if is.Sampler != "" {
 		sampler = " --sampler " + is.Sampler

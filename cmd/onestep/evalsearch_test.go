@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/evaluation"
 )
 
 // A search measures the default times and those that it found with other images than its own, and eval with these times and seeds prints the
@@ -47,6 +48,15 @@ func TestEvalSearch(t *testing.T) {
 	better := job.Evaluated{Search: &job.Searched{Times: []float64{80, 2}, By: "swd", Value: 1, Before: 2, Sampler: "multistep"}}
 	require.Contains(t, searchedText(better), "--sampler multistep --times 80,2 ") // of a model of jumps
 	require.Empty(t, searchedText(job.Evaluated{}))
+
+	// The numbers of two lists of times differ by chance, too: overlapping intervals are pointed out, before the command.
+	near, far := &evaluation.Interval{Low: 1, High: 3}, &evaluation.Interval{Low: 4, High: 6}
+	fd := job.Evaluated{Search: &job.Searched{Times: []float64{80, 2}, By: "fd", Value: 2, Before: 3, Interval: near, Was: &evaluation.Interval{Low: 2, High: 4}}}
+	require.Regexp(t, `the intervals overlap.*--n.*\nonestep sample .*\n$`, searchedText(fd))
+	fd.Search.Was, fd.Search.Before = far, 5
+	require.NotContains(t, searchedText(fd), "overlap")
+	fd.Search.By, fd.Search.Was = "swd", near // the intervals are those of FD
+	require.NotContains(t, searchedText(fd), "overlap")
 }
 
 // A search that cannot be is refused, with the flag.

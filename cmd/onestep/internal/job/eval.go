@@ -140,8 +140,16 @@ func (o *Eval) validate() error {
 		}
 		return nil
 	}
-	if o.Steps != 0 || o.Sampler != "" || o.Guidance != nil || o.OriginalSteps != 0 || len(o.LoRAs) > 0 {
-		return usage("--steps, --sampler, --guidance, --original-steps and --lora: with --images nothing is generated: leave them out")
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{
+		{"--steps", o.Steps != 0}, {"--sampler", o.Sampler != ""}, {"--guidance", o.Guidance != nil}, {"--original-steps", o.OriginalSteps != 0},
+		{"--lora", len(o.LoRAs) > 0},
+	} {
+		if flag.set {
+			return usage("%s: with --images nothing is generated: leave it out", flag.name)
+		}
 	}
 	return nil
 }

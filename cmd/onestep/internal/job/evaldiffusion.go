@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"os"
 	"slices"
 
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
@@ -75,6 +77,9 @@ func (c *captions) same(r *evaluation.Reference) evaluation.Same {
 
 // openDiffusion opens a Stable Diffusion model and captioned images.
 func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluated) (c compared, err error) {
+	if _, err := os.Stat(o.Data); err != nil && dataPath(o.Data).Path == "" { // a name or a pattern, which other models take
+		return c, usage("--data %s: a Stable Diffusion model generates from captions: want a directory of images with captions", quote.Quoted(o.Data))
+	}
 	n := o.N
 	if n == 0 {
 		n = evalDiffusion

@@ -65,7 +65,7 @@ func findFeatures(flag, features, resize string) (x extractor, err error) {
 		x.network, err = x.networkOf(features)
 	}
 	if err == nil && resize != "" && x.network != inceptionV3 {
-		err = usage("--resize: only the features inception can be computed in several ways, and %s has its own: leave the option out", x.network)
+		err = usage("--resize is for --features inception; %s has one way of resizing: leave the option out", x.network)
 	}
 	return x, err
 }

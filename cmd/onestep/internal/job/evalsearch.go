@@ -50,7 +50,7 @@ func (o Eval) validateSearch() error {
 	case o.Images != "":
 		return usage("--search-times: with --images nothing is generated: pass --model")
 	case o.Steps != 0 || o.Times != nil:
-		return usage("--search-times: the steps are those searched: leave --steps and --times out")
+		return usage("--search-times sets the number of steps and finds their noise levels: leave --steps and --times out")
 	case o.Nearest != "":
 		return usage("--nearest: --search-times writes no images: evaluate the times that it finds with --times and --nearest")
 	case o.Sampler != "" && o.Sampler != "multistep":
