@@ -80,6 +80,8 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 		case run.Rollbacks > 0 && run.Rollbacks >= t.Guard.Rollbacks:
 			return r, fmt.Errorf("%w again after %d of %d rollbacks, with the learning rate scaled by %g: start a new run with a lower learning rate",
 				err, run.Rollbacks, t.Guard.Rollbacks, run.lrScale())
+		case r.Step == 0: // nothing was learned that could have diverged
+			return r, fmt.Errorf("%s at the first step: the weights that the run starts from or the data have NaN or infinite values, or overflow in half precision", bad.what)
 		case t.Guard.Rollbacks == 0 || run.saved < 0:
 			return r, fmt.Errorf("%w: start a new run with a lower learning rate", err)
 		}

@@ -228,6 +228,9 @@ func TestRollback(t *testing.T) {
 
 	_, _, _, err = guarded(t, filepath.Join(t.TempDir(), "run"), Guard{Rollbacks: 2}, at(1))
 	require.ErrorContains(t, err, "step 1: the loss is NaN", "there is no checkpoint to roll back to")
+	require.ErrorContains(t, err, "lower learning rate")
+	_, _, _, err = guarded(t, filepath.Join(t.TempDir(), "run"), Guard{Rollbacks: 2}, at(0))
+	require.ErrorContains(t, err, "the loss is NaN at the first step: the weights that the run starts from or the data", "no learning rate was used yet")
 }
 
 // Weights that are not finite are not saved, though all losses were finite; the run rolls back, or ends.

@@ -223,7 +223,8 @@ func TestFlagsOfDataErrors(t *testing.T) {
 	}
 	for more, want := range map[string]string{
 		"--data DIR/bare --cache none": "--allow-uncaptioned", "--data DIR/column --cache none": "--caption-column", "--data DIR/photos --cache none --buckets --resolution 64": "--resolution",
-		"--data DIR/photos --cache DIR/file": "--cache: ", "--data DIR/photos --cache none --reg-data DIR/file": "--reg-data: ", "--data DIR/gone --cache none": "nowhere.png",
+		"--data DIR/photos --cache DIR/file": "--cache: ", "--data DIR/photos --cache none --reg-data DIR/file": "--reg-data: ", "--data DIR/photos --cache none --reg-data DIR/none": "--reg-data: ",
+		"--data DIR/gone --cache none": "nowhere.png",
 	} {
 		code, stderr := do(more)
 		require.NotZero(t, code, more)

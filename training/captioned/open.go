@@ -38,7 +38,9 @@ func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
 	s.summary.LeftOut = map[string]int{}
 	parts, err := s.find(ctx, spec, o)
 	if err == nil && o.Prior != "" {
-		parts, err = s.withPrior(parts, o)
+		if parts, err = s.withPrior(parts, o); err != nil {
+			err = &PriorError{err}
+		}
 	}
 	if err == nil {
 		err = s.build(ctx, parts, o)
@@ -57,6 +59,15 @@ func (e *Error) Error() string { return "data: " + e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// PriorError is the error of regularisation images.
+type PriorError struct{ Err error }
+
+// Error returns the cause's message.
+func (e *PriorError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *PriorError) Unwrap() error { return e.Err }
 
 // part is a subset that was found, before its images have been looked at.
 type part struct {

@@ -164,6 +164,9 @@ func (r *LDM) build(ctx context.Context, p *Plan, given asked) (err error) {
 	if p.made, err = sd.New(c); err != nil {
 		return options.Failed("autoencoder", err)
 	}
+	if err := p.made.Finite(); err != nil {
+		return options.Failed("autoencoder", fmt.Errorf("%s: %w", quote.Path(r.Autoencoder), err))
+	}
 	if e, ok := p.made.VAE.(interface{ Encodes() bool }); ok && !e.Encodes() {
 		return options.Failed("autoencoder", fmt.Errorf("%s has only a decoder: images are encoded by its encoder, whose file is needed too", quote.Path(r.Autoencoder)))
 	}

@@ -168,7 +168,11 @@ func TestLDMBadInput(t *testing.T) {
 		option string
 		want   string
 	}{
-		"no autoencoder":     {func(r *LDM) { r.Autoencoder = "" }, "autoencoder", "required"},
+		"no autoencoder": {func(r *LDM) { r.Autoencoder = "" }, "autoencoder", "required"},
+		"NaN": {func(r *LDM) {
+			r.Autoencoder = filepath.Join(base(t, "sd15"), "vae")
+			spoil(t, filepath.Join(r.Autoencoder, "diffusion_pytorch_model.safetensors"))
+		}, "autoencoder", "NaN"},
 		"none there":         {func(r *LDM) { r.Autoencoder = filepath.Join(data, "nothing") }, "autoencoder", "nothing"},
 		"not an autoencoder": {func(r *LDM) { r.Autoencoder = filepath.Join(r.Autoencoder, "unet") }, "autoencoder", "unet"},
 		"only a decoder":     {func(r *LDM) { r.Autoencoder = lone }, "autoencoder", "decoder"},

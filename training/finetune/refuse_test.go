@@ -136,18 +136,29 @@ func copyFile(t *testing.T, from, to string) {
 	require.NoError(t, os.WriteFile(to, text, 0o600))
 }
 
-// NaN in the weights of a model ends a run before it saves anything.
+// NaN in the weights of any component of a model ends a run before it trains, also in the decoder, which only images of snapshots use.
 func TestWeightsThatAreNotFinite(t *testing.T) {
-	model := base(t, "sd15")
-	path := filepath.Join(model, "unet", "diffusion_pytorch_model.safetensors")
+	for part, file := range map[string]string{"unet": "diffusion_pytorch_model", "text_encoder": "model", "vae": "diffusion_pytorch_model"} {
+		model := base(t, "sd15")
+		spoil(t, filepath.Join(model, part, file+".safetensors"))
+		run := LCM{LoRA: true, Run: tinyRun(t, model, photos(t, 2)), Adapter: Adapter{Rank: 4}}
+		_, err := run.Train(t.Context())
+		var of *OptionError
+		require.ErrorAs(t, err, &of)
+		require.Equal(t, "model", of.Option)
+		require.ErrorContains(t, err, strings.ReplaceAll(part, "vae", "autoencoder")+": 1 of ")
+		require.ErrorContains(t, err, "NaN")
+		require.NoDirExists(t, run.Out)
+	}
+}
+
+// spoil makes the last weight of a file of float32 NaN.
+func spoil(t *testing.T, path string) {
+	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	copy(text[len(text)-4:], "\x00\x00\xc0\x7f")
 	require.NoError(t, os.WriteFile(path, text, 0o600))
-	run := LCM{LoRA: true, Run: tinyRun(t, model, photos(t, 2)), Adapter: Adapter{Rank: 4}}
-	_, err = run.Train(t.Context())
-	require.ErrorContains(t, err, "NaN")
-	require.NoDirExists(t, run.Out)
 }
 
 // One image is enough, and one that is smaller than the training size.

@@ -260,7 +260,11 @@ func isDir(path string) bool {
 // ofData names the option of an error of package captioned, and what helps.
 func ofData(option string, err error) error {
 	var of *captioned.Error
-	if errors.As(err, &of) {
+	var prior *captioned.PriorError
+	switch {
+	case errors.As(err, &prior):
+		option, err = "reg-data", prior.Err
+	case errors.As(err, &of):
 		err = of.Err
 	}
 	help := ""

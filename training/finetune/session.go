@@ -399,6 +399,9 @@ func (s *session) openModel(ctx context.Context) (err error) {
 	if s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()}); err != nil {
 		return options.Failed("model", err)
 	}
+	if err := s.model.Finite(); err != nil { // the loss would be NaN at the first step, or a snapshot's images hours later
+		return options.Failed("model", fmt.Errorf("%s: %w", quote.Path(r.Model), err))
+	}
 	schedule, err := s.noiseHolds()
 	if err != nil {
 		return options.Failed("model", err)
