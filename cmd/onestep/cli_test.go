@@ -435,7 +435,7 @@ func TestTrainSampleInfo(t *testing.T) {
 	require.Equal(t, []int{4}, r.Snapshots)
 	code, out, errs = try("info", run)
 	require.Zero(t, code, errs)
-	for _, want := range []string{"lr_decay           0.3\n", "last statistics:\n", "1 snapshot, the last after step 4\n", "1 state, "} {
+	for _, want := range []string{"lr_decay           0.3\n", "last statistics:\n", "1 snapshot, the last after step 4\n", "1 checkpoint, "} {
 		require.Contains(t, out, want)
 	}
 
@@ -597,7 +597,7 @@ func TestInfoEmptyRun(t *testing.T) {
 	require.JSONEq(t, `{"kind": "run", "path": "`+dir+`", "options": {"steps": 5}, "last": null, "snapshots": [], "states": []}`, out)
 	code, out, _ = try("info", dir)
 	require.Zero(t, code)
-	require.Contains(t, out, "snapshots: none\nstates: none\n")
+	require.Contains(t, out, "snapshots: none\ncheckpoints: none\n")
 
 	// Options that the method, the network and the rest do not use are left out for people.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "options.json"),

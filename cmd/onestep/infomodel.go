@@ -144,7 +144,11 @@ func (m modelInfo) text(all bool) string {
 			fmt.Fprintf(&b, "weights by the names of %s (layout %s)\n", d.Layout.Name(), d.Layout)
 		}
 		if d.Layout == "" && d.Method != "" || d.Step > 0 {
-			fmt.Fprintf(&b, "method %s on %s, step %d, %s seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
+			fmt.Fprintf(&b, "method %s", quote.Text(d.Method))
+			if d.Data != "" || d.Step > 0 { // not known of a model that was converted
+				fmt.Fprintf(&b, " on %s, step %d, %s seen", quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
+			}
+			b.WriteString("\n")
 		}
 		fmt.Fprintf(&b, "samples %s; %s\n", number.Shape(d.Network.Shape()), d.Network.Summary())
 		if n := d.Network.Classes(); n > 0 {
@@ -163,7 +167,7 @@ func (m modelInfo) text(all bool) string {
 			fmt.Fprintf(&b, "sampled in %s of Euler's method, at noise levels %.4g\n", plural.N(len(d.Levels), "step"), d.Levels)
 		}
 		if class := d.SchedulerClass(); class != "" {
-			fmt.Fprintf(&b, "published with the scheduler %s\n", quote.Text(class))
+			fmt.Fprintf(&b, "diffusers' scheduler: %s\n", quote.Text(class))
 		}
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", quote.Long(d.Command, longest))

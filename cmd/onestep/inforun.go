@@ -74,7 +74,7 @@ func (a *app) infoRun(dir string) error {
 		}
 	}
 	steps("snapshot", out.Snapshots)
-	steps("state", out.States)
+	steps("checkpoint", out.States)
 	return a.print(out, b.String())
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"image"
@@ -191,7 +192,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		sc.tee(run.Log())
 		r := p.Run
 		sc.log.Info("training", append(append([]any{"method", r.Method.Spec().Name, "data", r.Data, "steps", r.Steps, "batch", r.Batch, "resolution", r.Resolution},
-			r.Chosen()...), "ema", number.Short(*r.EMA), "parameters", parameters, "device", r.Device, "out", run.Path())...)
+			r.Chosen()...), "ema", number.Short(*r.EMA), "init", cmp.Or(r.Init, "none"), "parameters", parameters, "device", r.Device, "out", run.Path())...)
 		var err error
 		if events, err = tfevents.Create(run.Path()); err != nil {
 			sc.log.Warn("no event file for TensorBoard", "error", err)

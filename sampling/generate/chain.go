@@ -87,7 +87,7 @@ func over(model *models.DDPM, config noise.Config, method scheduler.Method, o sc
 	}, nil
 }
 
-// publishedNotice says which sampler a model was published with, if it is not the default one; "" if there is nothing to say.
+// publishedNotice says which sampler a model's scheduler is, which is not the default one; "" if there is nothing to say.
 func (m pixels) publishedNotice(sampler string) string {
 	c, ok := m.description.Chain()
 	if !ok || c.Class == "" {
@@ -95,11 +95,11 @@ func (m pixels) publishedNotice(sampler string) string {
 	}
 	name := map[string]string{"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}[c.Class]
 	if name == "" {
-		return fmt.Sprintf("the model was published with the scheduler %s; the sampler is %s", quote.Text(c.Class), sampler)
+		return fmt.Sprintf("the model's scheduler is diffusers' %s; the sampler is %s", quote.Text(c.Class), sampler)
 	}
 	spacing := c.Spacing
 	if spacing == "" {
 		spacing = "leading"
 	}
-	return fmt.Sprintf("the model was published with the sampler %s_%s; the default %s needs fewer network evaluations", name, spacing, sampler)
+	return fmt.Sprintf("the model's scheduler, diffusers' %s, is the sampler %s_%s; the default %s needs fewer network evaluations", quote.Text(c.Class), name, spacing, sampler)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -154,12 +155,21 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	if note := m.publishedNotice(r.Sampler); byDefault && note != "" {
 		p.Notices = append(p.Notices, note)
 	}
+	if levels := m.description.Levels; levels != nil && r.Edit == nil && !sameLevels(r.Times, levels) {
+		p.Notices = append(p.Notices, fmt.Sprintf("the model was trained for %s, at noise levels %.4g: others are outside its training",
+			plural.N(len(levels), "sampling step"), levels))
+	}
 	if note := m.guidanceNotice(r.Guidance); note != "" {
 		p.Notices = append(p.Notices, note)
 	}
 	p.settings = func() ([]vision.Text, error) { return m.texts(r, r.Labels) }
 	p.run = func(ctx context.Context, yield func(Progress) bool) error { return m.run(ctx, r, c, yield) }
 	return p, nil
+}
+
+// sameLevels compares noise levels, which may have been rounded to four digits.
+func sameLevels(a, b []float64) bool {
+	return slices.EqualFunc(a, b, func(x, y float64) bool { return math.Abs(x-y) <= 1e-3*y })
 }
 
 // takes refuses what a pixel-space model does not take.

@@ -25,6 +25,8 @@ func (p *Plan) Card() (string, error) {
 	}
 	if r.starts() {
 		fmt.Fprintf(&b, "\n\nThe run starts from the network of %s, of the form %s: its prediction stands for F.", quote.Path(r.Init), quote.Text(p.Start.Form.Type))
+	} else if r.teacher() != "" {
+		b.WriteString("\n\nThe run starts from random weights.")
 	}
 	switch scales := r.guidance(); len(scales) {
 	case 1:

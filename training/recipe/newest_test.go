@@ -3,11 +3,14 @@ package recipe
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -67,6 +70,7 @@ func TestMidTrainingIsAStage(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(card), "| 0 | 80 |\n| 1 | 37.8 |")
 	require.Contains(t, string(card), "| 7 | 0.423 |")
+	require.Contains(t, string(card), "starts from random weights", "not those of a teacher")
 	_, err = tiny(t, &CMT{Teacher: Empirical, Points: 17}).Resolve()
 	require.ErrorContains(t, err, "16 points")
 	_, err = tiny(t, &CMT{Teacher: Empirical, Trains: "jumps", Distance: "l1"}).Resolve()
@@ -84,6 +88,15 @@ func TestMultistepModels(t *testing.T) {
 	require.Len(t, d.Levels, 3)
 	require.Equal(t, "msct", d.Method)
 	require.NotContains(t, denoisers(), "ms")
+	m, err := generate.Open(out.Snapshot, sd.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	for steps, want := range map[int]bool{0: false, 3: false, 2: true} {
+		plan, err := m.Plan(t.Context(), generate.Request{Steps: steps})
+		require.NoError(t, err)
+		require.Equal(t, want, strings.Contains(strings.Join(plan.Notices, "\n"), "trained for 3 sampling steps"), steps)
+		plan.Close()
+	}
 	_, err = tiny(t, &MSCD{Teacher: Empirical, Segments: 8, FirstLevels: 4}).Resolve()
 	require.ErrorContains(t, err, "each of 8 segments")
 }

@@ -102,7 +102,7 @@ func (p *Plan) takes(option string, d checkpoint.Description, forms []checkpoint
 	if d.Form.Type == checkpoint.DDPM && slices.Contains(forms, checkpoint.VP) {
 		why = "the model has discrete timesteps, and the method needs continuous time"
 	}
-	return usage(option, "%s: the model has the form %s, which the %s %s does not support: %s%s", name(option), quote.Text(d.Form.Type), name("method"), p.spec.Name, why, hint)
+	return usage(option, "%s: the model has the form %s, which %s %s does not support: %s%s", name(option), quote.Text(d.Form.Type), name("method"), p.spec.Name, why, hint)
 }
 
 // denoisers lists the methods that train a denoiser from data.

@@ -59,7 +59,7 @@ func For(code Code, c unet.Config) (Layout, error) {
 		l.Prefix = edmPrefix
 	}
 	if fields := differ(c, l.fixed(c)); len(fields) > 0 {
-		return Layout{}, fmt.Errorf("original: %s has no such network: %s", code.Name(), strings.Join(fields, ", ")) //quote: differ quotes values
+		return Layout{}, fmt.Errorf("original: %s has no network with %s", code.Name(), strings.Join(fields, ", ")) //quote: differ quotes values
 	}
 	return l, nil
 }

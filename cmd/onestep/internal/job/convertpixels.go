@@ -68,7 +68,7 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 	if d.Layout = original.Code(layout); layout == ownLayout || folder {
 		d.Layout = ""
 	} else if _, err := original.Of(d.Layout, d.Network.Net); err != nil {
-		return Converted{}, true, usage("--layout %s: %s: %v", layout, quote.Path(o.Model), err)
+		return Converted{}, true, usage("--layout %s: %s: %s", layout, quote.Path(o.Model), strings.TrimPrefix(err.Error(), "original: "))
 	}
 	f, err := checkpoint.OpenFile(o.Model, torch.CPU)
 	if err != nil {

@@ -72,6 +72,9 @@ type searchable struct {
 func (o Eval) search(ctx context.Context, r *evaluation.Reference, with searchable, n int, dev torch.Device, out *Evaluated) error {
 	d := with.file.Description
 	f, ok := with.file.Function().(models.ConsistencyFunction)
+	if !ok && d.Levels != nil {
+		return usage("--search-times: the model was trained for the noise levels %.4g, and others are not searched for: leave the option out", d.Levels)
+	}
 	if !ok {
 		return usage("--search-times: the model is a %s, and times are searched for few-step sampling from a consistency model", d.Kind)
 	}
