@@ -129,7 +129,7 @@ func TestEditFrom(t *testing.T) {
 	require.Equal(t, read(t, at("a.png")), read(t, at("b.png")))
 	got := again(at("c.png"), "--from", at("a.png"), "--steps", "1", "--n", "1")
 	require.Equal(t, []float64{80}, got.Times)
-	got = again(at("d.png"), "--from", at("a.png"), "--task", "denoise", "--sigma", "0.3", "--n", "1", "--mask", "")
+	got = again(at("d.png"), "--from", at("a.png"), "--task", "denoise", "--sigma", "0.3", "--n", "1") // without the mask
 	require.Equal(t, []float64{0.3}, got.Times)
 	edited(t, "--task", "interpolate", "--seed", "3", "--n", "3", "--out", at("e.png"))
 	again(at("f.png"), "--from", at("e.png"))
@@ -193,6 +193,7 @@ func TestEditRefuses(t *testing.T) {
 		{"--task stroke --image I --overwrite --out I", exitUsage, []string{"--out", "--image"}},
 		{"--task inpaint --image I --mask M --overwrite --out M", exitUsage, []string{"--out", "--mask"}},
 		{"--task stroke --image I --with-input --out D/", exitUsage, []string{"--with-input"}},
+		{"--task interpolate --with-input --out O", exitUsage, []string{"--with-input", "no input image"}},
 		{"--task stroke --image I --columns 2 --out O", exitUsage, []string{"--columns"}},
 		{"--task stroke --image I --out S", exitFailure, []string{"--overwrite"}},
 	} {

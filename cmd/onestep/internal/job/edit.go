@@ -64,6 +64,13 @@ func (o Edit) inputs() []Path {
 // check refuses options that cannot work, in the order in which a command line is read. What needs the images or the model comes later.
 func (o *Edit) check() error {
 	task := generate.Task(o.Task)
+	// What --from has for its own task is not for another one.
+	if task != generate.Inpaint && o.origin.of("mask") {
+		o.Mask = ""
+	}
+	if task != generate.Interpolate && o.origin.of("image2") {
+		o.Image2 = ""
+	}
 	switch {
 	case o.Task == "":
 		return usage("--task is missing: one of %s", strings.Join(Tasks(), ", "))
@@ -79,6 +86,8 @@ func (o *Edit) check() error {
 		return usage("--mask is missing: an image of the size of --image, white where it is repainted")
 	case o.Sigma == 0 && o.Times == nil && task == generate.Denoise:
 		return usage("--sigma is missing: the standard deviation of the image's noise on a scale from -1 (black) to 1 (white), such as 0.2 for 25.5 of 255 levels")
+	case o.Input && o.Image == "":
+		return usage("--with-input: between two seeds there is no input image: leave the option out")
 	case o.Factor < 0 || o.Factor == 1:
 		return usage("--factor: want at least 2, got %d", o.Factor)
 	case o.N < 0:
