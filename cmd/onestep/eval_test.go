@@ -319,6 +319,7 @@ func TestTrainEval(t *testing.T) {
 	for _, want := range []string{"best snapshot:", "fd_effnetlite0", "loss", "eval_n"} {
 		require.Contains(t, out, want)
 	}
+	require.Regexp(t, `\n  fd_effnetlite0_real +[0-9.]+\n(.*\n)*  step {15,}2\n`, out, "values are in one column")
 	code, _, errs = try("sample", "--model", run, "--out", filepath.Join(dir, "a.png"), "--n", "1")
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, "best.safetensors, of step 2")

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plainfile"
@@ -59,8 +60,12 @@ func (a *app) infoRun(dir string) error {
 			return
 		}
 		fmt.Fprintf(&b, "%s:\n", title)
+		width := 18
+		for k := range m {
+			width = max(width, utf8.RuneCountInString(quote.Text(k)))
+		}
 		for k, v := range sorted(m) {
-			fmt.Fprintf(&b, "  %-18s %s\n", quote.Text(k), quote.Text(shortJSON(v)))
+			fmt.Fprintf(&b, "  %-*s %s\n", width, quote.Text(k), quote.Text(shortJSON(v)))
 		}
 	}
 	list("options", used(out.Options))
