@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/onestep-go/onestep/internal/libtorch"
+	"github.com/onestep-go/onestep/internal/memory"
 )
 
 // module is the path of onestep's module.
@@ -41,10 +42,11 @@ type place struct {
 	user    bool     // it is a program of another module
 	path    []string // $LD_LIBRARY_PATH
 	torches []string // directories that may contain a libtorch, for the remedy
+	limit   string   // of the process's addresses, into which libtorch is mapped; empty: there is none
 }
 
 func here() place {
-	p := place{given: os.Getenv("ONESTEP_LAYER"), found: found(), sum: sourceSum()}
+	p := place{given: os.Getenv("ONESTEP_LAYER"), found: found(), sum: sourceSum(), limit: memory.OfAddresses()}
 	if exe, err := os.Executable(); err == nil {
 		if real, err := filepath.EvalSymlinks(exe); err == nil {
 			exe = real

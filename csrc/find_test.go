@@ -175,6 +175,9 @@ func TestExplain(t *testing.T) {
 		{"damaged", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, "@/torch/lib/libtorch_cpu.so: file too short", "file too short", setUp},
 		{"damaged, and fetched by the script", func(m *machine) { m.path = []string{m.libtorch("cache/libtorch-2.11.0/torch", "2.11.0")} },
 			"invalid ELF header", "invalid ELF header", "rm -r @/cache/libtorch-2.11.0 && " + setUp},
+		{"no room in memory", func(m *machine) {
+			m.path, m.limit = []string{m.libtorch("cache/libtorch-2.11.0/torch", "2.11.0")}, "ulimit -v (1.5 GiB)"
+		}, "libtorch_cpu.so: failed to map segment from shared object", "its memory is limited by ulimit -v (1.5 GiB)", "ulimit -v unlimited"},
 		{"an old system", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} },
 			"/lib/libc.so.6: version `GLIBC_2.38' not found (required by x)", "older than libtorch 2.11.0 needs", "libc6"},
 		{"something else", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, "undefined symbol: _ZN2at", "undefined symbol: _ZN2at", setUp},

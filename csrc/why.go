@@ -84,6 +84,7 @@ func (p place) otherVersion(l Layer, version string) *OpenError {
 var (
 	missingFile = regexp.MustCompile(`^(\S+): cannot open shared object file: No such file or directory$`)
 	damagedFile = regexp.MustCompile(`file too short|invalid ELF header|not a dynamic|not a regular file|cannot read file data|wrong ELF class|ELF file|failed to map segment`)
+	noAddresses = regexp.MustCompile(`failed to map segment|cannot allocate memory|Cannot allocate memory`)
 	oldSystem   = regexp.MustCompile("version `(GLIBC_|GLIBCXX_|CXXABI_|GCC_)[^']*' not found")
 )
 
@@ -126,6 +127,9 @@ func (p place) explain(l Layer, message string) *OpenError {
 	case oldSystem.MatchString(message):
 		e.Reason = fmt.Sprintf("this system's libraries are older than libtorch %s needs: %s", l.Version, message)
 		e.Remedy = "apt-get install libc6 libstdc++6, or a newer release of the system"
+	case noAddresses.MatchString(message) && p.limit != "":
+		e.Reason += "; its memory is limited by " + p.limit
+		e.Remedy = "ulimit -v unlimited, or a higher limit"
 	case damagedFile.MatchString(message):
 		e.Remedy = p.provide(l)
 		if dir := filepath.Dir(filepath.Dir(filepath.Dir(l.Library))); p.ours(dir) && p.source != "" {

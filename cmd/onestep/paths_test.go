@@ -70,7 +70,7 @@ func TestMissingPaths(t *testing.T) {
 		{"lora convert FILE --model NONE --to kohya --out DIR/m.safetensors", []string{"--model NONE: no such file or directory; wanted a Stable Diffusion"}},
 		{"lora extract --base NONE --tuned DIR --out DIR/m.safetensors", []string{"--base NONE: no such file or directory; wanted a Stable Diffusion"}},
 		{"lora extract --base DIR --tuned NONE --out DIR/m.safetensors", []string{"--tuned NONE: no such file or directory; wanted a Stable Diffusion"}},
-		{"convert --model NONE --out DIR/m", []string{"--model NONE: no such file or directory; wanted a Stable Diffusion"}},
+		{"convert --model NONE --out DIR/m", []string{"--model NONE: no such file or directory; wanted a Stable Diffusion", "or a model file, a run directory"}},
 		{"convert --model " + sd + " --unet NONE --out DIR/m", []string{"--unet NONE: no such file or directory; wanted a U-Net"}},
 		{"convert --model " + sd + " --model-config NONE --out DIR/m", []string{"--model-config NONE: no such directory; wanted a diffusers directory"}},
 	} {

@@ -178,6 +178,8 @@ func TestImportSettings(t *testing.T) {
 		{"consistency.pt", "cd_x.pt", sized + `, "num_chanels": 3`, "num_chanels"},
 		{"consistency.pt", "cd_x.pt", `"image_size": "8"`, "image_size"},
 		{"consistency.pt", "cd_x.pt", `"image_size": -8`, "negative"},
+		{"consistency.pt", "cd_x.pt", sized + `, "num_head_channels": -7`, "negative"},
+		{"consistency.pt", "cd_x.pt", sized + `} {"sigma_max": 1`, "more text follows the object"},
 		{"consistency.pt", "cd_x.pt", `"image_size": 8, "num_heads": 5`, "multiple of heads, 5"},
 		{"consistency.pt", "cd_x.pt", sized + `, "sigma_min": 90`, "sigma_min"},
 		{"guided.pt", "x.pt", sized + `, "noise_schedule": "sqrt"`, `"sqrt"`},
@@ -189,6 +191,10 @@ func TestImportSettings(t *testing.T) {
 		require.ErrorContains(t, err, strings.TrimSuffix(filepath.Base(path), ".pt"))
 		require.NotErrorIs(t, err, ErrNoDescription)
 	}
+	path := put(t, "consistency.pt", "cd_x.pt", sized)
+	require.NoError(t, os.Truncate(strings.TrimSuffix(path, ".pt")+".json", 0))
+	_, err := ReadDescription(path)
+	require.ErrorContains(t, err, "cd_x.json: settings of the weights beside it: the file is empty; want an object")
 	f := openAny(t, put(t, "guided.pt", "x.pt", sized+`, "diffusion_steps": 500, "predict_xstart": true, "sigma_max": 20, "use_new_attention_order": true`))
 	require.Equal(t, original.GuidedDiffusionNew, f.Description.Layout)
 	require.Equal(t, noise.Sample, f.Description.Form.Predict)

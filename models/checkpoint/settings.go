@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"reflect"
@@ -64,11 +65,18 @@ func settingsBeside(path string) (s settings, beside string, err error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil {
+	err = dec.Decode(&s)
+	switch _, more := dec.Token(); {
+	case errors.Is(err, io.EOF):
+		err = errors.New("the file is empty")
+	case err == nil && !errors.Is(more, io.EOF):
+		err = errors.New("more text follows the object")
+	}
+	if err != nil {
 		return s, beside, fmt.Errorf("%s: settings of the weights beside it: %w; want an object with any of %s", quote.Path(beside), quote.Error(err), strings.Join(settingNames(), ", ")) //quote: our own names
 	}
-	if s.ImageSize < 0 || s.Heads < 0 || s.Steps < 0 || s.SigmaMin < 0 || s.SigmaMax < 0 || s.SigmaData < 0 {
-		return s, beside, fmt.Errorf("%s: want no negative numbers", quote.Path(beside))
+	if s.ImageSize < 0 || s.Heads < 0 || s.HeadDim < -1 || s.Steps < 0 || s.SigmaMin < 0 || s.SigmaMax < 0 || s.SigmaData < 0 {
+		return s, beside, fmt.Errorf("%s: want no negative numbers, but -1 for num_head_channels", quote.Path(beside))
 	}
 	return s, beside, nil
 }

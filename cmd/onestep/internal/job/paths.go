@@ -77,7 +77,7 @@ func (m missing) Unwrap() error { return fs.ErrNotExist }
 
 // wrong says what is wrong at the path, without repeating the path.
 func (p Path) wrong() error {
-	if p.Want == wantDiffusion && p.Path == builtintext.Name {
+	if strings.HasPrefix(p.Want, wantDiffusion) && p.Path == builtintext.Name {
 		return nil
 	}
 	st, err := os.Stat(p.Path)
@@ -106,7 +106,7 @@ var hubName = regexp.MustCompile(`^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$`)
 
 // published is a hint for a path that looks like the name of a published model.
 func (p Path) published() string {
-	if p.Want != wantDiffusion || !hubName.MatchString(p.Path) || filepath.Ext(p.Path) == ".safetensors" || filepath.Ext(p.Path) == ".ckpt" {
+	if !strings.HasPrefix(p.Want, wantDiffusion) || !hubName.MatchString(p.Path) || filepath.Ext(p.Path) == ".safetensors" || filepath.Ext(p.Path) == ".ckpt" {
 		return ""
 	}
 	if _, err := os.Stat(filepath.Dir(p.Path)); err == nil {
