@@ -22,6 +22,7 @@ func TestRefuses(t *testing.T) {
 		{lsun, func(p plan) { p["extra.weight"] = []int{3} }, "1 unexpected: extra.weight"},
 		{lsun, func(p plan) { p["out.2.bias"] = []int{4} }, "out.2.bias (want [3], got [4])"},
 		{lsun, func(p plan) { delete(p, "out.2.weight") }, "1 missing: out.2.weight"},
+		{lsun, func(p plan) { delete(p, "time_embed.0.weight") }, "time_embed.0.weight is missing"},
 		{lsun, func(p plan) { p["time_embed.0.weight"] = []int{1024, 250} }, "time_embed.0.weight has shape [1024 250]"},
 		{lsun, func(p plan) { p["time_embed.2.weight"] = []int{1024, 1020} }, "time_embed.2.weight has shape [1024 1020], expected [1024, 1024]"},
 		{lsun, func(p plan) { p["input_blocks.0.0.weight"] = []int{} }, "input_blocks.0.0.weight"},

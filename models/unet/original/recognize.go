@@ -15,7 +15,7 @@ import (
 func Recognize(src nn.Source) (c Code, ok bool, err error) {
 	at := files{src, ""}
 	switch {
-	case at.has("time_embed.0.weight") && at.has("input_blocks.0.0.weight"):
+	case (at.has("time_embed.0.weight") || at.has("middle_block.0.in_layers.0.weight")) && at.has("input_blocks.0.0.weight"):
 		for name := range src.Names() {
 			if strings.Contains(name, "transformer_blocks.") { // of latent diffusion
 				return "", false, nil
