@@ -34,7 +34,7 @@ if the network is a UNet2DModel, from and to diffusers directories.`,
 	}
 	cmd.Flags().SortFlags = false
 	a.convertFlags(cmd, &o)
-	cmd.Flags().Var(choice{&o.Layout, job.Layouts()}, "layout", "pixel-space model: names and shapes of the weights: "+strings.Join(job.Layouts(), ", ")+" (default: onestep; needed for a model of onestep train, unless --dtype is set)")
+	cmd.Flags().Var(choice{&o.Layout, job.Layouts()}, "layout", "pixel-space model: names and shapes of the weights in a file: "+strings.Join(job.Layouts(), ", ")+"; --out DIR has those of diffusers (default: onestep; needed for a model of onestep train, unless --dtype is set)")
 	call(cmd.Flags(), "LAYOUT", "layout")
 	setTopic(cmd.Flags(), "layout", "Output")
 	return cmd

@@ -90,7 +90,7 @@ func (r *Run) complete() string {
 	if done, err := r.done(); !r.Resume || err != nil || done < r.Steps {
 		return ""
 	}
-	return fmt.Sprintf("the run has already done all of its %d steps; it can be extended to more", r.Steps)
+	return fmt.Sprintf("the run has already done all of its %d steps; the option extend allows more", r.Steps)
 }
 
 // mayResume checks whether a run with these options may start or resume in its directory. begun reports whether there is a run.
