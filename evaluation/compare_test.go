@@ -322,3 +322,27 @@ func TestCompareRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, few.Interval)
 }
+
+// oneRow is an extractor that forgets that images come in batches, and shaped one that returns that shape.
+type (
+	oneRow struct{}
+	shaped []int
+)
+
+func (oneRow) Features(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return x.Reshape(s, x.Dim(0), -1).MeanDim(s, true, 0)
+}
+
+func (d shaped) Features(s *torch.Scope, _ *torch.Tensor) *torch.Tensor {
+	return torch.Zeros(s, torch.Float32, d...)
+}
+
+// Features that are not one row for each image would be counted wrongly: they are refused.
+func TestExtractorOfOtherShapes(t *testing.T) {
+	real := draw(1, 60, 100)
+	for want, e := range map[string]evaluation.Extractor{"[1 12]": oneRow{}, "[32]": shaped{32}, "[32 2 2]": shaped{32, 2, 2}, "[32 0]": shaped{32, 0}} {
+		f := evaluation.Features{Extractor: e, Name: "Odd"}
+		_, err := evaluation.NewReference(context.Background(), f, real, evaluation.ReferenceOptions{})
+		require.ErrorContains(t, err, "the extractor Odd returned float32 of shape "+want+" for 32 images: want floating-point features [32, D]")
+	}
+}

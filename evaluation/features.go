@@ -6,6 +6,7 @@ import (
 	"image"
 	"iter"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -37,7 +38,12 @@ func (f Features) of(s *torch.Scope, images []image.Image) (out *torch.Tensor, e
 			if err != nil {
 				return err
 			}
-			out = f.Features(on, x).ToDevice(on, torch.CPU).To(on, torch.Float64).Clone(s)
+			y := f.Features(on, x)
+			if shape := y.Shape(); len(shape) != 2 || shape[0] != len(images) || shape[1] == 0 || !y.DType().IsFloat() {
+				return fmt.Errorf("evaluation: the extractor %s returned %s of shape %v for %d images: want floating-point features [%d, D]",
+					quote.Text(f.Name), y.DType(), shape, len(images), len(images))
+			}
+			out = y.ToDevice(on, torch.CPU).To(on, torch.Float64).Clone(s)
 			return nil
 		})
 	})

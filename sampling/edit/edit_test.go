@@ -280,6 +280,7 @@ func TestSlerp(t *testing.T) {
 		require.NoError(t, err)
 		torchtest.Close(t, "parallel", out, z1.MulScalar(s, 2), 1e-5, 0)
 		require.Equal(t, []float64{0}, edit.Fractions(1))
+		require.Empty(t, edit.Fractions(-1))
 		return nil
 	}))
 }

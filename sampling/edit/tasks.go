@@ -67,9 +67,9 @@ func Blend(s *torch.Scope, y1, y2, z *torch.Tensor, a ...float64) (Edit, error) 
 	return e, err
 }
 
-// Fractions returns n numbers from 0 to 1 at equal distances; 0 alone for one.
+// Fractions returns n numbers from 0 to 1 at equal distances; 0 alone for one, and none for less.
 func Fractions(n int) []float64 {
-	a := make([]float64, n)
+	a := make([]float64, max(n, 0))
 	for i := range a {
 		a[i] = float64(i) / float64(max(n-1, 1))
 	}
