@@ -227,6 +227,46 @@ func TestCacheOfOtherImages(t *testing.T) {
 	require.ErrorContains(t, err, "unreadable")
 }
 
+// stored is a set whose images have content.
+type stored struct {
+	*drawn
+	content [][]byte
+}
+
+func (s stored) Content(i int) ([]byte, error) {
+	if s.content[i] == nil {
+		return nil, errors.New("unreadable")
+	}
+	return s.content[i], nil
+}
+
+// The content of every image counts, where a set has it, and no image is decoded for it.
+func TestCacheByContent(t *testing.T) {
+	set := stored{drawn: draw(1, 60, 100)}
+	for i := range 60 {
+		set.content = append(set.content, []byte{byte(i)})
+	}
+	o := evaluation.ReferenceOptions{Cache: t.TempDir(), Identity: "a set"}
+	for _, cached := range []bool{false, true} {
+		set.read = 0
+		r, err := evaluation.NewReference(context.Background(), features, set, o)
+		require.NoError(t, err)
+		r.Close()
+		require.Equal(t, cached, r.Cached)
+		require.Equal(t, cached, set.read == 0)
+	}
+	for i := range 60 {
+		set.content[i] = append(set.content[i], 1)
+		r, err := evaluation.NewReference(context.Background(), features, set, o)
+		require.NoError(t, err)
+		r.Close()
+		require.False(t, r.Cached, "image %d is another", i)
+	}
+	set.content[7] = nil
+	_, err := evaluation.NewReference(context.Background(), features, set, o)
+	require.ErrorContains(t, err, "unreadable")
+}
+
 // Features that took hours are not lost because they cannot be cached.
 func TestCacheThatCannotBeWritten(t *testing.T) {
 	ctx, file := context.Background(), filepath.Join(t.TempDir(), "file")

@@ -17,6 +17,8 @@ type Set interface {
 	Len() int
 	// Image returns an image by its index.
 	Image(i int) (image.Image, error)
+	// If there is a method Content(i int) ([]byte, error), what it returns distinguishes the image from others in the cache's key: the encoded
+	// image, for instance. Without it, the pixels of 32 images do.
 }
 
 // ReferenceOptions say how much of a set is used. The zero value uses all images, and caches nothing.

@@ -28,22 +28,33 @@ func newStore(dir, identity string, f Features, set Set, drawn []int, rows int) 
 	if dir == "" || identity == "" || f.Identity == "" {
 		return store{}, nil
 	}
-	pixels, err := sampled(set, drawn)
+	pixels, err := content(set, drawn)
 	if err != nil {
 		return store{}, err
 	}
-	key := fmt.Sprintf("onestep features 3\nset %q\npixels %x\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, pixels, f.Name, f.Resize, f.Identity, len(drawn), rows) //quote: a key, not for printing
+	key := fmt.Sprintf("onestep features 4\nset %q\npixels %x\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, pixels, f.Name, f.Resize, f.Identity, len(drawn), rows) //quote: a key, not for printing
 	sum := sha256.Sum256([]byte(key))
 	name := hex.EncodeToString(sum[:])
 	return store{filepath.Join(dir, name+".safetensors"), name}, nil
 }
 
-// sampledImages is the number of images whose pixels are part of a key.
+// sampledImages is the number of images whose pixels are part of a key, if the set does not have their content.
 const sampledImages = 32
 
-// sampled returns a hash of the pixels of the first of the images drawn.
-func sampled(set Set, drawn []int) ([]byte, error) {
+// content returns a hash of what the images drawn are stored as, which reads faster than it decodes, or of the pixels of the first of them.
+func content(set Set, drawn []int) ([]byte, error) {
 	sum := sha256.New()
+	if stored, ok := set.(interface{ Content(i int) ([]byte, error) }); ok {
+		for _, i := range drawn {
+			data, err := stored.Content(i)
+			if err != nil {
+				return nil, err
+			}
+			fmt.Fprintf(sum, "%d\n", len(data))
+			sum.Write(data)
+		}
+		return sum.Sum(nil), nil
+	}
 	for _, i := range drawn[:min(sampledImages, len(drawn))] {
 		img, err := set.Image(i)
 		if err != nil {

@@ -226,6 +226,23 @@ func (s *Set) Image(i int) (image.Image, error) {
 	return vision.FromPlanes(pixels, s.c, s.h, s.w), nil
 }
 
+// Content returns what image i is stored as: the encoded image, or the pixels of a table (IDX, CIFAR, emoji).
+func (s *Set) Content(i int) ([]byte, error) {
+	if i < 0 || i >= s.Len() {
+		return nil, fmt.Errorf("%s: image %d is out of range, it has %d images", quote.Path(s.name), i, s.Len())
+	}
+	if src, ok := s.src.(files); ok {
+		data, err := src.encoded(i)
+		if errors.Is(err, imagefile.ErrNone) { // Read says what is wrong with it
+			err = nil
+		}
+		return data, err
+	}
+	src := s.src.(*table)
+	pixels := make([]byte, src.c*src.h*src.w)
+	return pixels, src.read(i, pixels)
+}
+
 func (s *Set) decode(src files, i int, dst []byte) error {
 	s.mu.Lock()
 	known := s.corrupt[i]

@@ -737,3 +737,37 @@ func TestIdentity(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+// Content is what an image is stored as: for a directory the files' bytes, for a table its pixels.
+func TestContent(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 2 {
+		img := image.NewNRGBA(image.Rect(0, 0, 8, 8))
+		img.Pix[0] = uint8(i)
+		var b bytes.Buffer
+		require.NoError(t, png.Encode(&b, img))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.png", i)), b.Bytes(), 0o600))
+	}
+	set, err := Open(dir, Options{})
+	require.NoError(t, err)
+	defer set.Close()
+	for i := range 2 {
+		want, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%d.png", i)))
+		require.NoError(t, err)
+		got, err := set.Content(i)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	_, err = set.Content(2)
+	require.ErrorContains(t, err, "out of range")
+	emoji, err := Open("emoji", Options{})
+	require.NoError(t, err)
+	defer emoji.Close()
+	got, err := emoji.Content(3)
+	require.NoError(t, err)
+	c, h, w := emoji.Shape()
+	pixels := make([]byte, c*h*w)
+	_, err = emoji.Read(3, pixels)
+	require.NoError(t, err)
+	require.Equal(t, pixels, got)
+}
