@@ -90,3 +90,22 @@ func TestResumeWithOtherOptions(t *testing.T) {
 	_, err = run.Train(t.Context())
 	require.ErrorContains(t, err, "lr was 0.01, now 0.5; rank was 4, now 2;")
 }
+
+// A run does not resume with fewer steps than it has done: it would have nothing to do, and its options would say something else than its files.
+func TestResumeWithFewerSteps(t *testing.T) {
+	run := LoRA{Run: tinyRun(t, base(t, "sd15"), photos(t, 2)), Adapter: Adapter{Rank: 4}}
+	run.Steps, run.SaveEvery, run.ValBatches = 3, 1, new(0)
+	_, err := run.Train(t.Context())
+	require.NoError(t, err)
+	before, err := os.ReadFile(filepath.Join(run.Out, "options.json"))
+	require.NoError(t, err)
+	run.Resume, run.Steps = true, 2
+	_, err = run.Train(t.Context())
+	require.ErrorContains(t, err, "the run has already done 3 steps: want at least as many, got 2")
+	after, err := os.ReadFile(filepath.Join(run.Out, "options.json"))
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(after))
+	run.Steps = 3
+	_, err = run.Train(t.Context())
+	require.NoError(t, err)
+}

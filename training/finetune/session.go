@@ -241,9 +241,19 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		return out, err
 	}
 	// Before the model is read and images are encoded, which may take long.
-	if begun, err := p.Check(); err != nil {
+	begun, err := p.Check()
+	if err != nil {
 		return out, err
-	} else if r.Resume && !begun {
+	}
+	if r.Resume && begun {
+		steps, err := rundir.Steps(r.Out, "state")
+		if err != nil {
+			return out, err
+		}
+		if len(steps) > 0 && slices.Max(steps) > r.Steps {
+			return out, options.Refuse("steps", "%s: the run has already done %d steps: want at least as many, got %d", options.NameOf("steps"), slices.Max(steps), r.Steps)
+		}
+	} else if r.Resume {
 		r.warn("there is no run to resume: a new one starts", "out", r.Out)
 	}
 	s := &session{Plan: p}
