@@ -4,16 +4,18 @@ package csrc
 
 import (
 	"debug/elf"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/onestep-go/onestep/internal/libtorch"
-	"github.com/onestep-go/onestep/internal/memory"
 )
 
 // module is the path of onestep's module.
@@ -45,8 +47,17 @@ type place struct {
 	limit   string   // of the process's addresses, into which libtorch is mapped; empty: there is none
 }
 
+// addresses describes the limit of the process's addresses; "": it has none. Programs that import this package need no module for it.
+func addresses() string {
+	var r syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_AS, &r) != nil || uint64(r.Cur) >= math.MaxInt64 {
+		return ""
+	}
+	return fmt.Sprintf("ulimit -v %d", uint64(r.Cur)>>10)
+}
+
 func here() place {
-	p := place{given: os.Getenv("ONESTEP_LAYER"), found: found(), sum: sourceSum(), limit: memory.OfAddresses()}
+	p := place{given: os.Getenv("ONESTEP_LAYER"), found: found(), sum: sourceSum(), limit: addresses()}
 	if exe, err := os.Executable(); err == nil {
 		if real, err := filepath.EvalSymlinks(exe); err == nil {
 			exe = real

@@ -22,7 +22,7 @@ go build -trimpath -ldflags '-s -w' -o "$work/bin/bench" ./scripts/bench
 go build -trimpath -ldflags '-s -w' -o "$work/bin/fullsize" ./scripts/fullsize
 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do
   rel=${dir#"$PWD"/}
-  [ -n "${EVERY:-}" ] || grep -qE 'torchtest\.(Devices|SkipIfNoCUDA)' "$dir"/*_test.go || continue
+  [ -n "${EVERY:-}" ] || grep -qE 'torchtest\.(Devices|SkipIfNoCUDA)|func Test\w*CUDA' "$dir"/*_test.go || continue
   echo "compiling the tests of $rel"
   mkdir -p "$work/tests/$rel"
   go test -c -trimpath -ldflags '-s -w' -o "$work/tests/$rel/run.test" "./$rel" </dev/null

@@ -4,6 +4,32 @@ set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 want=@TORCH@
 
+# one PACKAGE runs the tests of a package and writes a line of results and of JSON.
+one() {
+  local name=$1 start=$SECONDS log code passed failed skipped gpu
+  log=$(cd "tests/$name" && ./run.test -test.v -test.timeout "$limit" 2>&1)
+  code=$?
+  echo "$log" >"$results/logs/${name//\//_}.log"
+  count() { grep -c -- "$1" <<<"$log"; }
+  passed=$(count '^--- PASS') failed=$(count '^--- FAIL') skipped=$(count '^--- SKIP')
+  if [ $code -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi # it died, took too long, or its leak check failed
+  gpu=$(grep -E '^ *--- (PASS|FAIL|SKIP): .*(CUDA|cuda|GPU|gpu)' <<<"$log" | grep -v TestSetup) # however deeply nested
+  {
+    printf '%-36s %4d passed %4d failed %4d skipped %5d s\n' "$name" "$passed" "$failed" "$skipped" $((SECONDS - start))
+    [ -z "$gpu" ] || echo "$gpu"
+    awk -f testlog.awk <<<"$log"
+  } >"$results/logs/${name//\//_}.txt"
+  awk -v name="$name" -v passed="$passed" -v failed="$failed" -v skipped="$skipped" -v seconds=$((SECONDS - start)) '
+    BEGIN { printf "{\"package\": \"%s\", \"passed\": %d, \"failed\": %d, \"skipped\": %d, \"seconds\": %d, \"gpu\": {", name, passed, failed, skipped, seconds }
+    $1 == "---" { result = tolower($2); sub(":", "", result); test = $3; gsub(/[\\"]/, "\\\\&", test); printf "%s\"%s\": \"%s\"", n++ ? ", " : "", test, result }
+    END { print "}}" }' <<<"$gpu" >"$results/logs/${name//\//_}.json"
+  cat "$results/logs/${name//\//_}.txt"
+}
+if [ "${1:-}" = --one ]; then # this script, from itself
+  one "$2"
+  exit
+fi
+
 die() { echo "run-tests: $*" >&2; exit 1; }
 
 torch=${LIBTORCH:-}
@@ -34,28 +60,6 @@ mkdir -p "$results/logs"
 limit=${LIMIT:-5m} # of a package's tests
 together=${TOGETHER:-$(($(nproc) > 16 ? 8 : ($(nproc) + 1) / 2))} # packages whose tests run at the same time; tests use one thread
 
-# one PACKAGE runs the tests of a package and writes a line of results and of JSON.
-one() {
-  local name=$1 start=$SECONDS log code passed failed skipped gpu
-  log=$(cd "tests/$name" && ./run.test -test.v -test.timeout "$limit" 2>&1)
-  code=$?
-  echo "$log" >"$results/logs/${name//\//_}.log"
-  count() { grep -c -- "$1" <<<"$log"; }
-  passed=$(count '^--- PASS') failed=$(count '^--- FAIL') skipped=$(count '^--- SKIP')
-  if [ $code -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi # it died, took too long, or its leak check failed
-  gpu=$(grep -E '^ *--- (PASS|FAIL|SKIP): .*(CUDA|cuda|GPU|gpu)' <<<"$log" | grep -v TestSetup) # however deeply nested
-  {
-    printf '%-36s %4d passed %4d failed %4d skipped %5d s\n' "$name" "$passed" "$failed" "$skipped" $((SECONDS - start))
-    [ -z "$gpu" ] || echo "$gpu"
-    awk -f testlog.awk <<<"$log"
-  } >"$results/logs/${name//\//_}.txt"
-  awk -v name="$name" -v passed="$passed" -v failed="$failed" -v skipped="$skipped" -v seconds=$((SECONDS - start)) '
-    BEGIN { printf "{\"package\": \"%s\", \"passed\": %d, \"failed\": %d, \"skipped\": %d, \"seconds\": %d, \"gpu\": {", name, passed, failed, skipped, seconds }
-    $1 == "---" { result = tolower($2); sub(":", "", result); test = $3; gsub(/[\\"]/, "\\\\&", test); printf "%s\"%s\": \"%s\"", n++ ? ", " : "", test, result }
-    END { print "}}" }' <<<"$gpu" >"$results/logs/${name//\//_}.json"
-  cat "$results/logs/${name//\//_}.txt"
-}
-export -f one
 export results limit
 
 names=()
@@ -65,7 +69,7 @@ while read -r test; do
 done < <(find ./tests -name run.test | sort)
 [ ${#names[@]} -gt 0 ] || die "there are no tests of $*"
 rm -f "$results"/logs/*
-printf '%s\n' "${names[@]}" | xargs -P "$together" -I NAME bash -c 'one NAME' >"$results/tests.txt"
+printf '%s\n' "${names[@]}" | xargs -P "$together" -I NAME bash ./run-tests.sh --one NAME >"$results/tests.txt"
 cat "$results/tests.txt"
 
 total() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" "$results"/logs/*.json | awk '{ n += $1 } END { print n + 0 }'; }

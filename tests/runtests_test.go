@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,7 +73,7 @@ FAIL	example.com/e [build failed]
 // The script of `make bundle` that runs compiled tests, over tests that are shell scripts.
 func TestRunTests(t *testing.T) {
 	m := newMachine(t)
-	m.tools("awk", "dirname", "env", "find", "grep", "mktemp", "sh", "sort", "tail")
+	m.tools("awk", "bash", "cat", "dirname", "env", "find", "grep", "mkdir", "mktemp", "nproc", "rm", "sed", "sh", "sort", "tail", "tee", "wc", "xargs")
 	text, err := os.ReadFile(filepath.Join(m.root, "scripts", "run-tests.sh"))
 	require.NoError(t, err)
 	script := m.write("bundle/run-tests.sh", strings.ReplaceAll(string(text), "@TORCH@", "2.11.0"))
@@ -83,6 +84,8 @@ func TestRunTests(t *testing.T) {
 		require.NoError(t, os.Chmod(m.write("bundle/"+rel, "#!/bin/sh\n"+body+"\n"), 0o755))
 	}
 	put("bin/onestep", `echo "$LD_LIBRARY_PATH"`)
+	put("bin/fullsize", `echo made >"$6"`)
+	put("bin/bench", `while [ $# -gt 1 ]; do case $1 in --model) cat "$2" ;; --json) echo '{"rows": []}' >"$2" ;; --text) echo table >"$2" ;; esac; shift; done`)
 	put("tests/a/run.test", `echo "--- PASS: TestOne (0.0s)"; echo "    --- PASS: TestOne/cuda:0 (0.0s)"; echo "--- SKIP: TestTwo (0.0s)"`)
 	put("tests/a/b/run.test", `[ -f ../run.test ] && echo "--- PASS: TestThree (0.0s)"`)
 	pack := exec.Command(m.path("bin/python3"), "-c", "import tarfile; t = tarfile.open('programs.tar.xz', 'w:xz'); t.add('bin'); t.add('tests'); t.close()")
@@ -106,7 +109,32 @@ func TestRunTests(t *testing.T) {
 	require.NoError(t, err, all)
 	require.Contains(t, all, dir+"/lib\n")
 	require.Contains(t, all, "on the GPU: 1 passed, 0 failed, 0 skipped; skipped in all: 1;")
-	require.True(t, strings.HasSuffix(all, "\n2 passed, 0 failed\n"), all)
+	require.True(t, strings.HasSuffix(all, "\n2 passed, 0 failed\nmade\n"), "on a GPU the benchmarks follow: %s", all)
+	var results struct {
+		Tests []struct {
+			Package         string
+			Passed, Skipped int
+			GPU             map[string]string
+		}
+		Bench struct{ Rows []any }
+	}
+	text, err = os.ReadFile(m.path("bundle/results/results.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &results), "%s", text)
+	require.Len(t, results.Tests, 2)
+	require.Equal(t, "a", results.Tests[0].Package)
+	require.Equal(t, map[string]string{"TestOne/cuda:0": "pass"}, results.Tests[0].GPU)
+	require.Equal(t, 1, results.Tests[0].Skipped)
+	require.NotNil(t, results.Bench.Rows)
+	text, err = os.ReadFile(m.path("bundle/results/results.txt"))
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(string(text), "\n2 passed, 0 failed\ntable\n"), "%s", text)
+	all, err = run(dir, "a/b")
+	require.NoError(t, err, all)
+	require.True(t, strings.HasSuffix(all, "\n1 passed, 0 failed\n"), all)
+	all, err = run(dir, "x")
+	require.Error(t, err)
+	require.Contains(t, all, "run-tests: there are no tests of x")
 
 	put("tests/c/run.test", `echo "--- PASS: TestFour (0.0s)"; echo "panic: lost" >&2; exit 2`)
 	put("tests/d/run.test", `printf '=== RUN   TestFive\n    five_test.go:7: why\n--- FAIL: TestFive (0.0s)\n=== RUN   TestSix\n    six_test.go:7: chat\n'; exit 1`)
@@ -115,7 +143,7 @@ func TestRunTests(t *testing.T) {
 	require.Contains(t, all, "panic: lost")
 	require.Contains(t, all, "five_test.go:7: why\n--- FAIL: TestFive")
 	require.NotContains(t, all, "chat")
-	require.True(t, strings.HasSuffix(all, "\n3 passed, 2 failed\n"), all)
+	require.Contains(t, all, "\n3 passed, 2 failed\n")
 
 	all, err = run(m.libtorch("newer", "2.15.0"))
 	require.Error(t, err)

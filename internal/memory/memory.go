@@ -33,15 +33,6 @@ func Available() (space Space, ok bool) {
 	return available(os.DirFS("/"), l)
 }
 
-// OfAddresses describes the limit of the process's address space; "": it has none.
-func OfAddresses() string {
-	var r unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_AS, &r) != nil || r.Cur >= math.MaxInt64 {
-		return ""
-	}
-	return fmt.Sprintf("ulimit -v %d", r.Cur>>10)
-}
-
 // limits are the process's limits in bytes; 0 or a huge number: none.
 type limits struct{ addresses, data uint64 }
 

@@ -202,8 +202,8 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"tokenizer.json; the directory has neither", files{}},
 		{"merges.txt", files{"vocab.json": tiny}},
-		{"vocab.json: json", files{"vocab.json": `[]`, "merges.txt": ""}},
-		{"vocab.json: json", files{"vocab.json": `{"a": 1.5}`, "merges.txt": ""}},
+		{"vocab.json: want an object, got a JSON array", files{"vocab.json": `[]`, "merges.txt": ""}},
+		{"vocab.json: ", files{"vocab.json": `{"a": 1.5}`, "merges.txt": ""}},
 		{"1 to 262144 tokens, got 0", files{"vocab.json": `{}`, "merges.txt": ""}},
 		{"each id from 0 to 2 exactly once", files{"vocab.json": `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 1}`, "merges.txt": ""}},
 		{"each id from 0 to 2 exactly once", files{"vocab.json": `{"a": 7, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "merges.txt": ""}},
