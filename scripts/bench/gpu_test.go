@@ -15,7 +15,7 @@ import (
 )
 
 // The benchmark of a GPU runs on a CPU at its smallest sizes; images with both sides, if there is diffusers.
-func TestGPU(t *testing.T) {
+func TestEveryWork(t *testing.T) {
 	python := torchtest.Python(t, "torch", "diffusers", "transformers")
 	dir := t.TempDir()
 	model := filepath.Join(dir, "tiny")
@@ -49,7 +49,7 @@ func TestGPU(t *testing.T) {
 }
 
 // A work that fails or takes too long does not end the others, and says why.
-func TestGPUWorkFails(t *testing.T) {
+func TestWorkFails(t *testing.T) {
 	for _, c := range []struct {
 		command []string
 		want    string
