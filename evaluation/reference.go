@@ -28,8 +28,8 @@ type ReferenceOptions struct {
 	Batch  int // images whose features are computed together; 0: 32
 
 	// Cache is a directory for the features of sets; "": none. Identity distinguishes the set from others: its images and how they were
-	// cropped and resized. Without one, or without the identity of the features, nothing is cached. The pixels of a few images are compared,
-	// too, since an identity is often made of names and sizes of files, which other images of the same format may have.
+	// cropped and resized. Without one, or without the identity of the features, nothing is cached. The content of the images is compared, too (see
+	// [Set]), since an identity is often made of names and sizes of files, which other images of the same format may have.
 	Cache, Identity string
 
 	Progress func(done, all int) // called after each batch; may be nil

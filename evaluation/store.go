@@ -28,11 +28,11 @@ func newStore(dir, identity string, f Features, set Set, drawn []int, rows int) 
 	if dir == "" || identity == "" || f.Identity == "" {
 		return store{}, nil
 	}
-	pixels, err := content(set, drawn)
+	images, err := content(set, drawn)
 	if err != nil {
 		return store{}, err
 	}
-	key := fmt.Sprintf("onestep features 4\nset %q\npixels %x\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, pixels, f.Name, f.Resize, f.Identity, len(drawn), rows) //quote: a key, not for printing
+	key := fmt.Sprintf("onestep features 4\nset %q\ncontent %x\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, images, f.Name, f.Resize, f.Identity, len(drawn), rows) //quote: a key, not for printing
 	sum := sha256.Sum256([]byte(key))
 	name := hex.EncodeToString(sum[:])
 	return store{filepath.Join(dir, name+".safetensors"), name}, nil

@@ -2,6 +2,7 @@ package models
 
 import (
 	"iter"
+	"maps"
 	"sync"
 
 	"github.com/onestep-go/onestep/torch"
@@ -54,7 +55,7 @@ func (r *Replayed) stateOf(adapters nn.Adapters) int {
 	adapters.Usable()
 	if m := r.Store.Merges(); m != r.merges || !adapters.Equal(r.adapters) {
 		r.state++
-		r.adapters, r.merges = adapters.Clone(), m
+		r.adapters, r.merges = maps.Clone(adapters), m
 		r.Graphs.Close()
 	}
 	return r.state

@@ -18,7 +18,7 @@ type Graph struct {
 	scope   *Scope
 	outputs []*Tensor
 	start   func() error
-	free    func()
+	free    func() // nil: nothing is left to free
 }
 
 // Record records what f starts on s's device and returns it with f's results. Nothing runs yet: [Graph.Replay] computes the results.
@@ -77,7 +77,6 @@ func Rehearse(s *Scope, f func(s *Scope) []*Tensor) (*Graph, error) {
 			return nil
 		})
 	}
-	g.free = func() {}
 	return g, nil
 }
 
@@ -85,7 +84,9 @@ func Rehearse(s *Scope, f func(s *Scope) []*Tensor) (*Graph, error) {
 func record(s *Scope, f func(s *Scope) []*Tensor) (*Graph, error) {
 	g := &Graph{scope: NewScope(s.device)}
 	g.scope.mode = s.mode
-	err := run(&Scope{device: s.device, mode: s.mode, parent: g.scope, recording: true}, func(s *Scope) error {
+	recorded := g.scope.child(0)
+	recorded.recording = true
+	err := run(recorded, func(s *Scope) error {
 		for _, t := range f(s) {
 			if t.scope != s { // one of its inputs
 				t = t.Clone(s)

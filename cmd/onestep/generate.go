@@ -77,6 +77,11 @@ func readHow(f *pflag.FlagSet, mixed, ema *bool) {
 	f.BoolVar(ema, "ema", false, "use the EMA weights (model_ema) of a single file that has both")
 }
 
+// graphsFlag adds the flag for CUDA graphs.
+func graphsFlag(f *pflag.FlagSet, on *bool) {
+	f.BoolVar(on, "cuda-graphs", false, "replay the U-Net and the decoder of Stable Diffusion as CUDA graphs, from the third call with the same size on: faster for\nsmall batches; a graph keeps its memory")
+}
+
 // promptsOf reads the prompts of a file, or of standard input for "-".
 func promptsOf(path string, in io.Reader) ([]string, error) {
 	if path == "-" {
@@ -198,7 +203,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	f.Var(count{&o.Batch}, "batch", "batch size; more than 1 changes the images' last bits")
 	f.StringVar(&from, "from", "", "image file to take the settings from; other flags override them")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
-	f.BoolVar(&o.Graphs, "cuda-graphs", false, "replay the U-Net and the decoder of Stable Diffusion as CUDA graphs, from the third call with the same size on: faster for\nsmall batches; a graph keeps its memory")
+	graphsFlag(f, &o.Graphs)
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Bare, "no-metadata", false, "do not write the settings into the image")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")

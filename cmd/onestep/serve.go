@@ -61,7 +61,7 @@ requests, finishes those it has accepted, and exits with code 0. See docs/serve.
 	f.Var(count{&o.MaxSteps}, "max-steps", "maximum number of sampling steps (default 50)")
 	f.Var(count{&o.MaxPixels}, "max-pixels", "maximum number of pixels of an image (default 1048576, which is 1024×1024)")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
-	f.BoolVar(&o.Graphs, "cuda-graphs", false, "replay the U-Net and the decoder of Stable Diffusion as CUDA graphs, from the third call with the same size on: faster for\nsmall batches; a graph keeps its memory")
+	graphsFlag(f, &o.Graphs)
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.Var(above{&o.Memory}, "memory", "maximum memory for open models in GiB; the least recently used are closed (default: four fifths of what is available)")
 	f.BoolVar(&o.Force, "force", false, "start even if a model's estimated memory exceeds what is available")

@@ -62,41 +62,21 @@ def train():
     sys.path.insert(0, args.peers)
     torch.set_default_device(device)
     import edm_unet
+    import unet_train
 
-    side, channels = 32, 3
-    net = edm_unet.UNet(side=side, channels=64, attention=(side // 2,))
-    model = edm_unet.Denoiser(net)
-    params = list(net.parameters())
-    ema = [p.detach().clone() for p in params]
-    adam = torch.optim.Adam(params, lr=1e-4, fused=gpu)
-    layout = torch.channels_last if args.variant == "channels-last" else torch.contiguous_format
-    net.to(memory_format=layout)
-    x = torch.rand(args.batch, channels, side, side).mul_(2).sub_(1).to(memory_format=layout)
-    c = 0.00054 * (channels * side * side) ** 0.5
-    rho, lo, hi = 7.0, 0.002, 80.0
-    sigmas = (lo ** (1 / rho) + torch.linspace(0, 1, 20) * (hi ** (1 / rho) - lo ** (1 / rho))) ** rho
-    edges = torch.erf((sigmas.log() + 1.1) / (2.0 * 2**0.5))
-    weights = edges[1:] - edges[:-1]
+    def build(case, variant):
+        net = edm_unet.UNet(side=32, channels=64, attention=(16,))
+        if "channels_last" in variant:
+            net.to(memory_format=torch.channels_last)
+        return net, edm_unet.Denoiser(net), args.batch, 32, 3
 
-    def denoise(x, sigma):
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            return model(x, sigma)
+    class Step(unet_train.Step):
+        def denoise(self, x, sigma):
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                return self.model(x, sigma)
 
-    def step():
-        at = torch.multinomial(weights, args.batch, replacement=True)
-        low, high = sigmas[at], sigmas[at + 1]
-        noise = torch.randn_like(x)
-        with torch.no_grad():
-            target = denoise(x + low.reshape(-1, 1, 1, 1) * noise, low)
-        out = denoise(x + high.reshape(-1, 1, 1, 1) * noise, high)
-        loss = ((((out - target).flatten(1).square().sum(1) + c**2).sqrt() - c) / (high - low)).mean()
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(ema, params, 1 - 0.9999)
-        return loss.item()
-
+    unet_train.build = build
+    step = Step("gpu", args.variant.replace("-", "_"), gpu)
     memory({"ms_per_step": statistics.median(timed(step, args.runs)) * 1e3})
 
 

@@ -362,7 +362,7 @@ func (t *table) line(ctx context.Context, r row) (*line, error) {
 		KID: got.Generated.Kernel, Precision: got.Generated.Precision, Recall: got.Generated.Recall, Seconds: got.Seconds, Images: images, Own: own,
 		Minutes: spent.Minutes(), Floor: got.Floor.Frechet, Published: r.published,
 	}
-	if r.evaluations > 1 || r.step != 0 || r.run == authors || t.name == precision().name { // the curve is that of one evaluation; two types are compared by their losses
+	if r.evaluations > 1 || r.step != 0 || r.run == authors || t.byLoss { // the curve is that of one evaluation
 		return l, nil
 	}
 	for step := t.every(); step <= t.stepsOf(t.runOf(r.run)); step += t.every() {

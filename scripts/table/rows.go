@@ -34,6 +34,8 @@ type part struct {
 	steps  int      // of a run
 	runs   []run
 	rows   []row
+
+	byLoss bool // the runs are compared by their losses, and have no curves of distances
 }
 
 func fashion() part {
@@ -116,7 +118,7 @@ func cifar() part {
 
 // precision compares training in bfloat16 with float32, two seeds each.
 func precision() part {
-	p := part{name: "precision", data: "fashion-mnist", title: "Fashion-MNIST, 28×28", common: fashion().common, steps: 2100}
+	p := part{byLoss: true, name: "precision", data: "fashion-mnist", title: "Fashion-MNIST, 28×28", common: fashion().common, steps: 2100}
 	for _, method := range []string{"edm", "ict"} {
 		args := sampler("heun", "18")
 		evaluations := 35

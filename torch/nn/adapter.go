@@ -35,9 +35,6 @@ func (a Adapters) Equal(b Adapters) bool {
 	return maps.EqualFunc(a, b, func(by, other []Adapter) bool { return slices.Equal(by, other) })
 }
 
-// Clone returns a map of its own with the same adapters.
-func (a Adapters) Clone() Adapters { return maps.Clone(a) }
-
 // Usable panics with a *torch.Error if one of the adapters was closed.
 func (a Adapters) Usable() {
 	for _, by := range a {

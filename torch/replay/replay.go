@@ -44,24 +44,24 @@ type kind struct {
 	graph *torch.Graph    // nil: none yet, or it cannot be recorded
 }
 
-// form is an input's: two inputs of one form have tensors of the same size in memory.
+// form is an input's: two inputs of one form have tensors of the same size in memory. That of nil is the zero value.
 type form struct {
 	dtype torch.DType
-	shape string
+	shape []int
 }
 
-func formOf(t *torch.Tensor) form {
-	if t == nil {
-		return form{}
-	}
-	shape := make([]byte, 0, 32)
-	for _, n := range t.Shape() {
-		for ; n > 0x7f; n >>= 7 {
-			shape = append(shape, byte(n)|0x80)
+func formsOf(in []*torch.Tensor) []form {
+	forms := make([]form, len(in))
+	for i, t := range in {
+		if t != nil {
+			forms[i] = form{t.DType(), t.Shape()}
 		}
-		shape = append(shape, byte(n))
 	}
-	return form{t.DType(), string(shape)}
+	return forms
+}
+
+func same(a, b form) bool {
+	return a.dtype == b.dtype && (a.shape == nil) == (b.shape == nil) && slices.Equal(a.shape, b.shape)
 }
 
 // Call returns f(in), as a tensor of s; inputs may be nil. Calls with equal keys, which are comparable, and inputs of the same shapes and types
@@ -95,15 +95,12 @@ func (g *Graphs) Call(s *torch.Scope, key any, f func(s *torch.Scope, in []*torc
 
 // of returns the kind of a call, as the latest.
 func (g *Graphs) of(key any, in []*torch.Tensor) *kind {
-	forms := make([]form, len(in))
-	for i, t := range in {
-		forms[i] = formOf(t)
-	}
+	forms := formsOf(in)
 	most := g.Most
 	if most <= 0 {
 		most = 4
 	}
-	at := slices.IndexFunc(g.kinds, func(k *kind) bool { return k.key == key && slices.Equal(k.forms, forms) })
+	at := slices.IndexFunc(g.kinds, func(k *kind) bool { return k.key == key && slices.EqualFunc(k.forms, forms, same) })
 	k := &kind{key: key, forms: forms}
 	if at >= 0 {
 		k = g.kinds[at]
