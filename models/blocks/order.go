@@ -7,12 +7,15 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// LastIsFaster reports whether a U-Net in pixel space with as many channels in its levels takes images x to channels-last order inside, for
-// which in is x in the type that it computes in. That pays off on the CPU: in bfloat16 oneDNN's convolutions then reorder no images, and in
-// float32 there are kernels for them ([torch.Tensor.Conv3x3]). Norms have kernels for as many channels if SiLU follows, which with scaleShift it
-// does not, but none with forward-mode derivatives.
+// LastIsFaster reports whether a U-Net with as many channels in its levels takes images x to channels-last order inside, for which in is x in
+// the type that it computes in. That pays off on the CPU: in bfloat16 oneDNN's convolutions then reorder no images, and in float32 there are
+// kernels for them ([torch.Tensor.Conv3x3]). Norms have kernels for as many channels if SiLU follows, which with scaleShift it does not, but none
+// with forward-mode derivatives. On a GPU it pays off in half precision: see [nn.LastOnGPU].
 func LastIsFaster(s *torch.Scope, in, x *torch.Tensor, scaleShift bool, channels ...int) bool {
-	return (in.DType() == torch.BFloat16 || in.DType() == torch.Float32) && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() &&
+	if x.Device().IsCUDA() {
+		return nn.LastOnGPU(x.Device(), in.DType()) && x.IsContiguous()
+	}
+	return (in.DType() == torch.BFloat16 || in.DType() == torch.Float32) && x.DType() == torch.Float32 && x.IsContiguous() &&
 		!slices.ContainsFunc(channels, func(n int) bool { return n%16 != 0 }) && !scaleShift && torch.Fused() && !s.InJVP()
 }
 

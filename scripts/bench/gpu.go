@@ -95,6 +95,7 @@ func gpu(args []string, stdout, stderr io.Writer) error {
 			gpuWork{Name: "image", Command: ours("sd", at...)},
 			gpuWork{Name: "image graphs", Command: ours("sd", append(at, "--cuda-graphs")...)},
 			gpuWork{Name: "image eager", Command: theirs(append([]string{"sd"}, at...)...)},
+			gpuWork{Name: "image channels-last", Command: theirs(append([]string{"sd", "--variant", "channels-last"}, at...)...)},
 			gpuWork{Name: "8 images", Command: ours("sd", append(eight, "--cuda-graphs")...)},
 			gpuWork{Name: "8 images eager", Command: theirs(append([]string{"sd"}, eight...)...)},
 		)
@@ -158,6 +159,7 @@ func gpuRows(works []gpuWork) (rows []gpuRow) {
 	add("GPU memory after 10,000 steps, beside 1,000", figure("10,000 steps", "gpu_mib"), figure("1,000 steps", "gpu_mib"), "MiB", 1)
 	image := figure("image graphs", "image")
 	add("image of Stable Diffusion 1.5, beside diffusers", image, figure("image eager", "image"), "s", 0.6)
+	add("the same beside diffusers in channels-last", image, figure("image channels-last", "image"), "s", 0)
 	add("the same beside torch.compile", image, figure("image compile", "image"), "s", 0.9)
 	add("the same without CUDA graphs, beside diffusers", figure("image", "image"), figure("image eager", "image"), "s", 0)
 	eight := figure("8 images", "image")

@@ -2,7 +2,8 @@
 
     gpu.py roof                                              the fastest matrix product in bfloat16, in TFLOP/s
     gpu.py train --peers DIR [--batch N] [--variant V]       a step of improved consistency training, bfloat16 autocast
-    gpu.py sd --model DIR [--batch N] [--size N] [--compile] images of Stable Diffusion 1.5 in 4 steps, by diffusers
+    gpu.py sd --model DIR [--batch N] [--size N] [--variant V | --compile]
+                                                             images of Stable Diffusion 1.5 in 4 steps, by diffusers
 """
 import argparse
 import json
@@ -87,9 +88,10 @@ def sd():
     pipe = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=dtype, safety_checker=None).to(device)
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    if args.compile:
+    if args.compile or args.variant == "channels-last":
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.vae.to(memory_format=torch.channels_last)
+    if args.compile:
         pipe.unet = torch.compile(pipe.unet, mode="max-autotune-no-cudagraphs" if not gpu else "reduce-overhead")
         pipe.vae.decode = torch.compile(pipe.vae.decode)
 

@@ -36,7 +36,8 @@ func TestEveryWork(t *testing.T) {
 		works[w.Name] = w
 	}
 	for name, key := range map[string]string{
-		"roof": "tflops", "train": "ms_per_step", "1,000 steps": "ms_per_step", "image": "image", "image eager": "image", "8 images": "image", "8 images eager": "image",
+		"roof": "tflops", "train": "ms_per_step", "1,000 steps": "ms_per_step", "image": "image", "image eager": "image",
+		"image channels-last": "image", "8 images": "image", "8 images eager": "image",
 	} {
 		require.Empty(t, works[name].Error, name)
 		require.Positive(t, works[name].Figures[key], "%s: %s", name, errs.String())

@@ -316,7 +316,13 @@ func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 	if len(by) == 0 {
 		return
 	}
-	w := st.scope.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, t, by...).To(s, st.dtype) })
+	w := st.scope.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		w := Changed(s, t, by...).To(s, st.dtype)
+		if t.IsChannelsLast() && !t.IsContiguous() {
+			w = w.ChannelsLast(s)
+		}
+		return w
+	})
 	torch.Swap(t, w)
 	if st.bases == nil {
 		st.bases = map[*torch.Tensor]*torch.Tensor{}

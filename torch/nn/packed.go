@@ -34,7 +34,11 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 	const name = "weight"
 	st := p.st
 	if st == nil || st.Device().IsCUDA() || !torch.Packs(st.dtype) {
-		return p.Param(name, init, shape...), nil
+		w := p.Param(name, init, shape...)
+		if w != nil && st != nil && len(shape) == 4 && LastOnGPU(st.Device(), st.dtype) {
+			toLast(st.scope, w)
+		}
+		return w, nil
 	}
 	full := p.prefix + name
 	if st.src == nil {
