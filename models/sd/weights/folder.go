@@ -95,6 +95,31 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	return index, nil
 }
 
+// there names what the model has by its index and the directory lacks, unless it is replaced: a download that was interrupted leaves such a
+// directory.
+func (m modelIndex) there(dir string, replaced Parts) error {
+	var lacks []string
+	want := func(name, file string) {
+		if m.classes[name] == "" || replaced.of(name) != "" {
+			return
+		}
+		for _, at := range []string{name, filepath.Join(name, file)} {
+			if _, err := os.Stat(filepath.Join(dir, at)); errors.Is(err, fs.ErrNotExist) {
+				lacks = append(lacks, at)
+				return
+			}
+		}
+	}
+	for _, p := range slots {
+		want(p.name, "config.json")
+	}
+	want("scheduler", "scheduler_config.json")
+	if len(lacks) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: the directory is incomplete: its model_index.json also wants %s; download or copy the model again", quote.Path(dir), quote.Text(strings.Join(lacks, ", ")))
+}
+
 // OpenFolder opens a diffusers directory: model_index.json and a subdirectory for each component, or config.json and the weights of an
 // autoencoder or a ControlNet, which is a model with only that component. Weights are memory-mapped. A component without the requested
 // variant is an error, unless Options.Mixed is set and another component has the variant.
@@ -129,6 +154,9 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 			err = errors.Join(err, m.Close())
 		}
 	}()
+	if err := index.there(dir, o.Parts); err != nil {
+		return nil, err
+	}
 	files, err := weightsFiles(dir, index, o)
 	if err != nil {
 		return nil, err

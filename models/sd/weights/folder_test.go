@@ -327,6 +327,22 @@ func TestModelIndex(t *testing.T) {
 	assert.NotContains(t, index.classes, "safety_checker")
 }
 
+// What a directory lacks is named at once, by its place, unless it is replaced.
+func TestIncompleteFolder(t *testing.T) {
+	dir := tinyFolder(t)
+	filled(t, dir, "")
+	vae := filepath.Join(t.TempDir(), "vae")
+	require.NoError(t, os.Rename(filepath.Join(dir, "vae"), vae))
+	_, err := Open(dir, Options{})
+	require.EqualError(t, err, dir+": the directory is incomplete: its model_index.json also wants vae; download or copy the model again")
+	m, err := Open(dir, Options{Parts: Parts{VAE: vae}})
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+	require.NoError(t, os.Remove(filepath.Join(dir, "unet", "config.json")))
+	_, err = Open(dir, Options{})
+	require.ErrorContains(t, err, "wants unet/config.json, vae;")
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := tinyFolder(t)
 	_, err := Open(filepath.Join(dir, "none"), Options{})

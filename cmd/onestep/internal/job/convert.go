@@ -81,7 +81,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		}
 		w.DType = &d
 	}
-	reads := append(replaced(o.Parts.UNet, o.Parts.Text, o.Parts.Text2, o.Parts.VAE), Path{"--model", o.Model, wantDiffusion + ", or " + wantModel, Either},
+	reads := append(replaced(o.Parts.UNet, o.Parts.Text, o.Parts.Text2, o.Parts.VAE), Path{"--model", o.Model, wantDiffusion + ", or " + wantModel, WholeModel},
 		Path{"--model-config", o.Config, "a diffusers directory", Folder})
 	if err := There(reads...); err != nil {
 		return Converted{}, err

@@ -96,7 +96,7 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	if err := o.ofRuns(); err != nil {
 		return nil, err
 	}
-	there := []Path{{"--model", r.Model, wantDiffusion, Either}, {"--val-prompts", r.ValPrompts, "a text file with a prompt on each line", File}}
+	there := []Path{{"--model", r.Model, wantDiffusion, WholeModel}, {"--val-prompts", r.ValPrompts, "a text file with a prompt on each line", File}}
 	if l, ok := o.Options.(*finetune.LDM); ok {
 		there = append(there, Path{"--autoencoder", l.Autoencoder, "an autoencoder: a directory or a .safetensors file", Either})
 	}

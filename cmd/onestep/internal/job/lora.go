@@ -66,7 +66,7 @@ func InspectLoRA(path, model string, o weights.Options, note func(string)) (LoRA
 		Path: path, Kinds: map[string]int{}, Layouts: map[string]int{}, Parts: map[string]int{}, Ranks: map[string]int{}, Alphas: map[string]int{},
 		DTypes: map[string]int{}, Model: model, Base: []string{},
 	}
-	if err := There(Path{"", path, wantAdapter, Either}, Path{"--model", model, wantDiffusion, Either}); err != nil {
+	if err := There(Path{"", path, wantAdapter, Either}, Path{"--model", model, wantDiffusion, WholeModel}); err != nil {
 		return out, err
 	}
 	f, err := lora.Open(path)
@@ -237,7 +237,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	if err := errors.Join(replaceRun(note, "", &o.File, adapterOfRun), ofRuns(note, map[string]*string{"--model": &o.Model})); err != nil {
 		return err
 	}
-	reads := []Path{{"", o.File, wantAdapter, Either}, {"--model", o.Model, wantDiffusion, Either}}
+	reads := []Path{{"", o.File, wantAdapter, Either}, {"--model", o.Model, wantDiffusion, WholeModel}}
 	if err := There(reads...); err != nil {
 		return err
 	}
@@ -415,7 +415,7 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	if err := ofRuns(o.Note, map[string]*string{"--base": &o.Base, "--tuned": &o.Tuned}); err != nil {
 		return out, err
 	}
-	reads := []Path{{"--base", o.Base, wantDiffusion, Either}, {"--tuned", o.Tuned, wantDiffusion, Either}}
+	reads := []Path{{"--base", o.Base, wantDiffusion, WholeModel}, {"--tuned", o.Tuned, wantDiffusion, WholeModel}}
 	if err := There(reads...); err != nil {
 		return out, err
 	}

@@ -25,6 +25,7 @@ const (
 	Either Form = iota // a file or a directory
 	File
 	Folder
+	WholeModel // either, or builtin-text; the name of a published model gets a hint
 )
 
 // Path is a path that was given by a flag or an argument, and what has to be there.
@@ -77,7 +78,7 @@ func (m missing) Unwrap() error { return fs.ErrNotExist }
 
 // wrong says what is wrong at the path, without repeating the path.
 func (p Path) wrong() error {
-	if strings.HasPrefix(p.Want, wantDiffusion) && p.Path == builtintext.Name {
+	if p.Form == WholeModel && p.Path == builtintext.Name {
 		return nil
 	}
 	st, err := os.Stat(p.Path)
@@ -86,7 +87,7 @@ func (p Path) wrong() error {
 		if st, err := os.Lstat(p.Path); err == nil && st.Mode()&fs.ModeSymlink != 0 {
 			return missing("a symbolic link whose target does not exist")
 		}
-		return missing(map[Form]string{Either: "no such file or directory", File: "no such file", Folder: "no such directory"}[p.Form])
+		return missing(map[Form]string{Either: "no such file or directory", WholeModel: "no such file or directory", File: "no such file", Folder: "no such directory"}[p.Form])
 	case err != nil:
 		var cause *fs.PathError
 		if errors.As(err, &cause) {
@@ -106,7 +107,7 @@ var hubName = regexp.MustCompile(`^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$`)
 
 // published is a hint for a path that looks like the name of a published model.
 func (p Path) published() string {
-	if !strings.HasPrefix(p.Want, wantDiffusion) || !hubName.MatchString(p.Path) || filepath.Ext(p.Path) == ".safetensors" || filepath.Ext(p.Path) == ".ckpt" {
+	if p.Form != WholeModel || !hubName.MatchString(p.Path) || filepath.Ext(p.Path) == ".safetensors" || filepath.Ext(p.Path) == ".ckpt" {
 		return ""
 	}
 	if _, err := os.Stat(filepath.Dir(p.Path)); err == nil {
@@ -152,7 +153,7 @@ func named(flag, path string, err error) error {
 // paths lists the paths that generating images reads.
 func (o Generate) paths() []Path {
 	all := []Path{
-		{"--model", o.Model, wantDiffusion, Either},
+		{"--model", o.Model, wantDiffusion, WholeModel},
 		{"--tiny-vae", o.TinyVAE, wantTiny, Either},
 		{"--model-config", o.Config, "a diffusers directory", Folder},
 		{"--init-image", o.Init, wantImage, File},
