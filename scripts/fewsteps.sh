@@ -16,6 +16,7 @@
 #   SAVE_EVERY=250 VAL_BATCHES=4                        steps between snapshots, and batches of their validation loss
 #   CACHE=                                              directory of cached latents and text features; empty: the user's
 #   N=512                                               images for each row of the tables
+#   GUIDANCE=2                                          guidance scale that lcm is trained with, and that of the teacher in the tables
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 out=${1%/} model=$2 set=$3 data=$4
@@ -53,9 +54,12 @@ train() {
 for part; do
 	case $part in
 	# This teacher's DDIM is accurate in 10 steps: with a skipping step of 100 images lose nothing, and errors add up over 10 jumps in place
-	# of 50. The adapter is trained with one guidance scale, 2, that of the teacher in the comparison, and the full model with scales from 1.5
+	# of 50. The adapter is trained with one guidance scale, that of the teacher in the comparison, and the full model with scales from 1.5
 	# to 3.5. Its best snapshot, by validation loss and by its images, is an early one, the adapter's the last.
-	lcm) train train-lcm lcm "${STEPS_LCM:-1000}" emoji_prompts.txt --data "$set" --lora --rank 32 --skip 100 --w-min 1 --w-max 1 --lr 0.0003 ;;
+	lcm)
+		w=$(awk "BEGIN { print ${GUIDANCE:-2} - 1 }") # the scale of the paper, less by one
+		train train-lcm lcm "${STEPS_LCM:-1000}" emoji_prompts.txt --data "$set" --lora --rank 32 --skip 100 --w-min "$w" --w-max "$w" --lr 0.0003
+		;;
 	full) train train-lcm full "${STEPS_FULL:-2000}" emoji_prompts.txt --data "$set" --skip 100 --w-min 0.5 --w-max 2.5 --lr 0.0002 --target-ema 0.9 --ema 0.99 ;;
 	style) train train-lora style "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --val-guidance 2 ;;
 	few) train train-lora few "${STEPS_FEW:-1000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --few-step "$out/lcm/best.safetensors" ;;
@@ -66,7 +70,7 @@ for part; do
 		only=few
 		[ "$part" = table ] || only=style
 		"$bin/fewsteps" --part "$only" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" \
-			--prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt" --n "${N:-512}"
+			--prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt" --n "${N:-512}" --guidance "${GUIDANCE:-2}"
 		rm -r "$bin"
 		trap - EXIT
 		;;
