@@ -18,7 +18,7 @@ func TestOwnSampler(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "pndm", plan.Method)
 	require.Equal(t, 5, plan.Steps)
-	require.Equal(t, 6, plan.Evaluations)
+	require.Equal(t, 12, plan.Evaluations, "two a step, with and without the prompt")
 	require.Equal(t, []float64{801, 601, 601, 401, 201, 1}, plan.Timesteps)
 	require.Empty(t, plan.Notices)
 }

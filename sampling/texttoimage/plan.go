@@ -23,7 +23,7 @@ type Plan struct {
 	Method      string // the sampler's name, if it has one
 	Steps       int    // as requested; with a strength some are skipped
 	Timesteps   []float64
-	Evaluations int // network evaluations per image; with guidance each is a batch of two
+	Evaluations int // network evaluations per image, with classifier-free guidance two a step
 	Guidance    float64
 	Distilled   bool // the network takes the guidance scale as an input
 	Width       int
@@ -292,6 +292,8 @@ func (p *Plan) start() (err error) {
 	}
 	p.Notices = append(p.Notices, p.run.Notices()...)
 	p.Timesteps = p.run.Timesteps()
-	p.Evaluations = len(p.Timesteps)
+	if p.Evaluations = len(p.Timesteps); p.cfg {
+		p.Evaluations *= 2
+	}
 	return nil
 }
