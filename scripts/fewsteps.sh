@@ -8,8 +8,9 @@
 # noto-64.tar.gz and fluent3d-256.tar. The latter is unpacked into OUT/style.data with captions such as "an emoji of red apple": the teacher does
 # not know the word 3d, and draws other things with it. The comparison needs the weights of EfficientNet-Lite0 in the data directory (docs/evaluation.md).
 #
-# PART is one of lcm, full, table (which needs both), style, few (which needs lcm) and style-table (which needs lcm, style and few); by default
-# all, in this order. Parts that do not need each other may run at the same time. Environment variables, with their defaults:
+# PART is one of lcm, full, table (which needs lcm, and has rows of full if it is there), style, few (which needs lcm) and style-table (which
+# needs lcm, style and few); by default all, in this order. Parts that do not need each other may run at the same time. Environment variables,
+# with their defaults:
 #   ONESTEP=bin/onestep                                 the tool
 #   STEPS_LCM=1000 STEPS_FULL=2000                      optimizer steps of lcm and of full
 #   STEPS_STYLE=2000 STEPS_FEW=1000                     and of style and of few, whose steps take more than twice as long

@@ -1,4 +1,4 @@
-// Command fewsteps compares the models of scripts/fewsteps.sh: a teacher in many steps and in few, its LCM-LoRA and its full latent
+// Command fewsteps compares the models of scripts/fewsteps.sh: a teacher in many steps and in few, its LCM-LoRA and, if it is there, its full latent
 // consistency model, and a style with and without them. It writes a table and a grid of images for each of the two parts. What was
 // measured is kept in OUT/eval, so that an interrupted run resumes: remove that directory after retraining.
 package main
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"image"
 	"log"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -77,8 +78,10 @@ func (o options) run() error {
 	for _, steps := range []int{8, 4, 2, 1} {
 		few = append(few, row{"LCM-LoRA", "lcm", lcm, steps})
 	}
-	for _, steps := range []int{8, 4, 2, 1} {
-		few = append(few, row{"full LCM", "full", nil, steps})
+	if _, err := os.Stat(filepath.Join(o.out, "full")); err == nil {
+		for _, steps := range []int{8, 4, 2, 1} {
+			few = append(few, row{"full LCM", "full", nil, steps})
+		}
 	}
 	if err := o.part("few", o.data, o.prompts, few); err != nil {
 		return err
