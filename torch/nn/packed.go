@@ -35,7 +35,7 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 	st := p.st
 	if st == nil || st.Device().IsCUDA() || !torch.Packs(st.dtype) {
 		w := p.Param(name, init, shape...)
-		if w != nil && st != nil && len(shape) == 4 && LastOnGPU(st.Device(), st.dtype) {
+		if w != nil && len(shape) == 4 && LastOnGPU(st.Device(), st.dtype) {
 			toLast(st.scope, w)
 		}
 		return w, nil
