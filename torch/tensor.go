@@ -159,6 +159,13 @@ func (t *Tensor) IsChannelsLast() bool {
 	return in.flags()&C.CT_CHANNELS_LAST != 0
 }
 
+// IsChannelsLastOnly reports whether a [B, C, H, W] tensor lies in memory as B, H, W, C and not also as B, C, H, W. Images of one channel or
+// of one pixel are in both orders.
+func (t *Tensor) IsChannelsLastOnly() bool {
+	in := t.info("is_channels_last_only")
+	return in.flags()&(C.CT_CHANNELS_LAST|C.CT_CONTIGUOUS) == C.CT_CHANNELS_LAST
+}
+
 // describe names dtypes and shapes, for errors: "float32[2, 3], int64[3] on cuda:0".
 func describe(ts ...*Tensor) string {
 	parts := make([]string, 0, len(ts))

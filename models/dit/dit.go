@@ -105,7 +105,7 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		}
 		m := d.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 2, 2)
 		h = modulate(s, h, m[0], m[1], normEps)
-		return d.image(s, d.out.Adapted(s, h, c.Adapters).To(s, x.DType()), x.IsChannelsLast() && !x.IsContiguous())
+		return d.image(s, d.out.Adapted(s, h, c.Adapters).To(s, x.DType()), x.IsChannelsLastOnly())
 	})
 }
 

@@ -100,7 +100,7 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 			}, h)
 		}
 		y := m.out.Adapted(s, h, c.Adapters).To(s, x.DType()).Reshape(s, x.Shape()...)
-		if x.IsChannelsLast() && !x.IsContiguous() {
+		if x.IsChannelsLastOnly() {
 			return y.ChannelsLast(s)
 		}
 		return y

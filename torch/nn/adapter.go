@@ -318,7 +318,7 @@ func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 	}
 	w := st.scope.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		w := Changed(s, t, by...).To(s, st.dtype)
-		if t.IsChannelsLast() && !t.IsContiguous() {
+		if t.IsChannelsLastOnly() {
 			w = w.ChannelsLast(s)
 		}
 		return w

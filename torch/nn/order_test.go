@@ -42,7 +42,7 @@ func TestWeightsInChannelsLastOrder(t *testing.T) {
 	}
 	ordered := func() {
 		for _, c := range []Conv2D{last.a, last.b} {
-			require.True(t, c.Weight.IsChannelsLast() && !c.Weight.IsContiguous())
+			require.True(t, c.Weight.IsChannelsLastOnly())
 		}
 	}
 	ordered()

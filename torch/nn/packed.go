@@ -68,7 +68,7 @@ func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) 
 	if plain && !p.built && p.byPatches(c, x, shape) {
 		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 			y := x.ProductConv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
-			if x.IsChannelsLast() && !x.IsContiguous() {
+			if x.IsChannelsLastOnly() {
 				y = y.ChannelsLast(s)
 			}
 			return y

@@ -10,7 +10,7 @@ func (c Conv2D) winograd(x *torch.Tensor) bool {
 		return false
 	}
 	in, kernel := x.Shape(), c.Weight.Shape()
-	if len(in) != 4 || kernel[2] != 3 || kernel[3] != 3 || in[1]%16 != 0 || kernel[0]%16 != 0 || x.IsContiguous() || !x.IsChannelsLast() {
+	if len(in) != 4 || kernel[2] != 3 || kernel[3] != 3 || in[1]%16 != 0 || kernel[0]%16 != 0 || !x.IsChannelsLastOnly() {
 		return false
 	}
 	return winogradPays(in[0], in[2], in[3])
