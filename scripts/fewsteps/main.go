@@ -106,7 +106,7 @@ func (o options) part(name, data, prompts string, rows []row) error {
 	}
 	texts = slices.DeleteFunc(texts, func(text string) bool { return strings.HasPrefix(text, "#") }) // comments, in files of validation prompts
 	var table strings.Builder
-	table.WriteString("| | steps | evaluations | FD-EffNetLite0 | 95 % | caption agreement, top-1 | top-5 | CPU seconds per image, one thread |\n|---|---|---|---|---|---|---|---|\n")
+	table.WriteString("| | steps | network evaluations | FD-EffNetLite0 | 95% | caption agreement, top-1 | top-5 | CPU seconds per image |\n|---|---|---|---|---|---|---|---|\n")
 	var drawn sheet.Sheet
 	for _, text := range texts {
 		drawn.Columns = append(drawn.Columns, shortened.Replace(text))
@@ -116,10 +116,10 @@ func (o options) part(name, data, prompts string, rows []row) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&table, "| %s | %d | %d | %.1f | %.1f to %.1f | %.1f %% | %.1f %% | %.2f |\n", r.name, r.steps, got.Evaluations, got.Generated.Frechet,
+		fmt.Fprintf(&table, "| %s | %d | %d | %.1f | %.1f to %.1f | %.1f%% | %.1f%% | %.2f |\n", r.name, r.steps, got.Evaluations, got.Generated.Frechet,
 			got.Interval.Low, got.Interval.High, 100*got.Agreement.Top1, 100*got.Agreement.Top5, got.Seconds)
 		if i == len(rows)-1 {
-			fmt.Fprintf(&table, "\nReal images: FD %.1f; the autoencoder's agreement is %.1f %% and %.1f %%, chance %.1f %% and %.1f %%.\n", got.Floor.Frechet,
+			fmt.Fprintf(&table, "\nReal images: FD %.1f; the autoencoder's agreement is %.1f%% and %.1f%%, chance %.1f%% and %.1f%%.\n", got.Floor.Frechet,
 				100*got.Bound.Top1, 100*got.Bound.Top5, 100*got.Agreement.Chance1, 100*got.Agreement.Chance5)
 		}
 		all, err := o.draw(r, texts)
