@@ -355,7 +355,7 @@ func TestLCMLoRADocument(t *testing.T) {
 			if strings.Contains(command, "--val-prompts") {
 				args = append(args, "--val-steps", "1")
 			}
-			if args[0] == "train-lora" || strings.Contains(command, "--lora") {
+			if (args[0] == "train-lora" || strings.Contains(command, "--lora")) && !strings.Contains(command, "--init") {
 				args = append(args, "--rank", "4")
 			}
 		}
