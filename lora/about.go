@@ -197,12 +197,14 @@ func (Adapters) New(m *sd.Model, c sd.AdapterConfig) (sd.Adapter, error) {
 	return a, nil
 }
 
-// Open reads an adapter's file for a model, in the given data type; nil: the model's.
+// Open reads an adapter's file for a model, in the given data type; nil: the model's. Its own weights are not packed, so that a step of training
+// beside it rounds in the same way whether it is the first of a process or not.
 func (Adapters) Open(m *sd.Model, path string, dtype *torch.DType) (sd.Adapter, error) {
 	a, err := Load(m, path, Options{DType: dtype})
 	if err != nil {
 		return nil, err
 	}
+	a.store.Unpack()
 	return a, nil
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Continue reads an adapter's file to train it further: its weights are in float32 and require gradients, and the networks' weights are not
-// packed from then on; see [New]. Modules without a layer in the model, and other kinds than LoRA, are an error.
+// Continue reads an adapter's file to train it further: its weights are in float32 and require gradients, and neither they nor the networks'
+// weights are packed from then on; see [New]. Modules without a layer in the model, and other kinds than LoRA, are an error.
 func Continue(m *sd.Model, path string) (*Adapter, error) {
 	f32 := torch.Float32
 	a, err := Load(m, path, Options{DType: &f32})
@@ -22,6 +22,7 @@ func Continue(m *sd.Model, path string) (*Adapter, error) {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.store.SetRequiresGrad(true)
+	a.store.Unpack()
 	for _, st := range Of(m) {
 		st.Unpack()
 	}

@@ -67,6 +67,40 @@ func TestLoRA(t *testing.T) {
 	require.Equal(t, "few-step", of.Option)
 }
 
+// A resumed run beside a few-step adapter has the weights and the validation losses of one that was not interrupted, bit by bit: the first
+// step of a process rounds as all others do.
+func TestFewStepResumesExactly(t *testing.T) {
+	oneThread(t)
+	model, data := base(t, "sd15"), photos(t, 3)
+	few := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+	lcm, err := few.Train(t.Context())
+	require.NoError(t, err)
+	style := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+	start, err := style.Train(t.Context())
+	require.NoError(t, err)
+	for name, change := range map[string]func(r *LoRA){
+		"alone": func(r *LoRA) { r.Rank = 4 }, "from a style": func(r *LoRA) { r.Init = start.Snapshot },
+	} {
+		options := func(steps int) LoRA {
+			r := LoRA{Run: tinyRun(t, model, data), FewStep: lcm.Snapshot}
+			r.Steps, r.SaveEvery = steps, 2
+			change(&r)
+			return r
+		}
+		whole := options(4)
+		want, err := whole.Train(t.Context())
+		require.NoError(t, err)
+		cut := options(2)
+		_, err = cut.Train(t.Context())
+		require.NoError(t, err)
+		cut.Steps, cut.Resume = 4, true
+		got, err := cut.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, weightsOf(t, want.State), weightsOf(t, got.State), name)
+		require.Equal(t, losses(t, whole.Out), losses(t, cut.Out), name)
+	}
+}
+
 // Training starts from an adapter's file: with its own ranks, which may be smaller than the default, it changes all its weights, in float32
 // beside a half-precision model, and a resumed run has the weights of one that was not interrupted. What the file decides is refused as an
 // option, and a file of another model is an error before anything is read.
