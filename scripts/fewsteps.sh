@@ -67,8 +67,8 @@ for part; do
 		train train-lcm lcm "${STEPS_LCM:-1000}" emoji_prompts.txt --data "$set" --lora --rank 32 --skip 100 --w-min "$w" --w-max "$w" --lr 0.0003
 		;;
 	full) train train-lcm full "${STEPS_FULL:-2000}" emoji_prompts.txt --data "$set" --skip 100 --w-min 0.5 --w-max 2.5 --lr 0.0002 --target-ema 0.9 --ema 0.99 ;;
-	# The style is far from the teacher's data: with rank 32, a learning rate of 3e-4 and 2,000 steps it was learned badly. Its few-step form
-	# starts from it, since the match to the model without the style slows learning from nothing.
+	# The style is far from the teacher's data: rank 32, a learning rate of 3e-4 and 2,000 steps are too little. Its few-step form starts from
+	# it, since the match to the model without the style slows learning from scratch.
 	style) train_style style "${STEPS_STYLE:-5000}" --rank 64 --lr 0.001 --val-guidance 2 ;;
 	few) train_style few "${STEPS_FEW:-500}" --lr 0.0003 --init "$out/style/best.safetensors" --few-step "$out/lcm/best.safetensors" ;;
 	table | style-table)
