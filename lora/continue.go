@@ -72,6 +72,6 @@ func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err
 			info.Parameters += int64(product(p.shapes[r]))
 		}
 	}
-	info.Tensors, info.OriginalSteps = f.Tensors, f.OriginalSteps()
+	info.Tensors, info.OriginalSteps, info.Metadata = f.Tensors, f.OriginalSteps(), f.Metadata
 	return info, nil
 }

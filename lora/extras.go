@@ -114,5 +114,8 @@ func (f *File) strangers(strange []string) error {
 	case len(f.lone)+len(f.others) > 0 && strange == nil:
 		return errors.New("it has no adapter: " + strings.Join(f.Notices(), "; "))
 	}
+	if len(strange) == 0 {
+		return errors.New("want an adapter (LoRA, LoHa, LoKr, OFT), got a file without tensors")
+	}
 	return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr, OFT): %s", list("other tensor", "", strange))
 }

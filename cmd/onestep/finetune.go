@@ -6,6 +6,7 @@ import (
 	"image"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -118,6 +119,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 			}
 		}
 		maps.Copy(values, given)
+		run.Given = slices.Sorted(maps.Keys(given))
 		if err := finetune.SetOptions(opts, values); err != nil {
 			return o.Flagged(err)
 		}
@@ -134,7 +136,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 	}
 	if kind == "train-lora" { // it trains no full models
 		f.Lookup("lr").Usage = "learning rate of AdamW (default 0.0001)"
-		f.Lookup("val-steps").Usage = "sampling steps of validation images (default: 25, or 4 with --few-step)"
+		f.Lookup("val-steps").Usage = "sampling steps of validation images (default: 25, or with --few-step 4, or the number of phases of its adapter)"
 		f.Lookup("targets").Usage = "target modules, by the ends of their names (default: those of LCM-LoRA, with --text-encoder also the attention and MLP layers of the text encoders)"
 	}
 	f.StringVar(&run.Out, "out", "", "run directory; created if missing, never overwritten (required)")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,6 +157,27 @@ func flagError(cmd *cobra.Command, err error) error {
 		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), suggest.Question(near...))
 	}
 	return &job.UsageError{Msg: fmt.Sprintf("%s (see %s --help)", msg, cmd.CommandPath())}
+}
+
+// namesFiles matches what the values of flags for files and directories are called in help texts.
+var namesFiles = regexp.MustCompile(`\b(FILE|DIR|PATH|DATA)\b`)
+
+// noEmptyNames refuses empty names of files and directories, such as that of a shell's variable that is not set, whose flag would otherwise seem not
+// to be given. With --from an empty name takes away what the image was generated with.
+func noEmptyNames(cmd *cobra.Command) (err error) {
+	if from := cmd.Flags().Lookup("from"); from != nil && from.Value.String() != "" {
+		return nil
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		names := []string{f.Value.String()}
+		if list, ok := plain(f).(pflag.SliceValue); ok {
+			names = list.GetSlice()
+		}
+		if err == nil && namesFiles.MatchString(f.Value.Type()) && slices.Contains(names, "") {
+			err = &job.UsageError{Msg: fmt.Sprintf("--%s: want %s, got an empty name; leave the flag out if there is none (see %s --help)", f.Name, f.Value.Type(), cmd.CommandPath())}
+		}
+	})
+	return err
 }
 
 // readBeneath runs read, which fills in the variables behind flags, and puts back what was given on the command line.

@@ -126,7 +126,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--lora", filepath.Join(dir, "nothing")}, "no such file"},
 		{[]string{"--lora", one + "=x"}, "want FILE, FILE=WEIGHT or"},
 		{[]string{"--lora", one + "=NaN"}, "want FILE, FILE=WEIGHT or"},
-		{[]string{"--lora", ""}, "want FILE or FILE=WEIGHT"},
+		{[]string{"--lora", ""}, "got an empty name"},
 		{[]string{"--lora", "=1"}, "want FILE or FILE=WEIGHT"},
 		{[]string{"--lora", one + "=1,unet:1,unet:0"}, "the block unet has two weights"},
 		{[]string{"--lora", one + "=1,:0.5"}, "want a block before each colon"},

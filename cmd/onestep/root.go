@@ -182,7 +182,8 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return noEmptyNames(cmd) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetHelpCommand(helpCommand())
@@ -247,6 +248,8 @@ func unknownCommand(root *cobra.Command, name string) error {
 func arguments(n int, want string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
+		case slices.Contains(args, ""): // of a shell's variable that is not set
+			return &job.UsageError{Msg: fmt.Sprintf("want %s, got an empty argument", want)}
 		case len(args) == n:
 			return nil
 		case len(args) == 0:

@@ -64,6 +64,8 @@ type AdapterInfo struct {
 	// OriginalSteps is the size of the grid of timesteps that it was distilled on; 0: not known, or it is not for few steps.
 	OriginalSteps int
 	Tensors       string // the file with its tensors
+	// Metadata are the entries of its file, as whoever wrote it left them.
+	Metadata map[string]string
 }
 
 // AdapterFile says how an adapter's file is written, and what its metadata tells other programs. Values that are not known stay zero.

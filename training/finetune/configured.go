@@ -18,8 +18,8 @@ import (
 
 // asked are options that a dataset configuration may have, too, as they were given; 0: not given.
 type asked struct {
-	batch, resolution int
-	prior             *float64
+	batch, resolution, valSteps int
+	prior                       *float64
 }
 
 // configured takes over the batch size and the resolution of a dataset configuration, which take precedence over the options as its other values
@@ -46,7 +46,7 @@ func (p *Plan) configured(given asked) error {
 			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50: set it in other programs (original_inference_steps of LCM samplers)", m.Skip, grid)
 		}
 	}
-	if given.prior != nil && *given.prior != 1 && p.Data.Summary().Regularization == 0 {
+	if given.prior != nil && (*given.prior != 1 || slices.Contains(r.Given, "prior-weight")) && p.Data.Summary().Regularization == 0 {
 		p.note("the prior loss weight has no effect: there are no regularization images")
 	}
 	size := p.Data.Resolution()

@@ -1,6 +1,7 @@
 package finetune
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/onestep-go/onestep/internal/options"
@@ -14,6 +15,7 @@ import (
 type LCM struct {
 	Run
 	_    struct{} `overrides:"save-dtype" help:"data type in snapshots of what is trained; a full model's autoencoder and text encoders keep theirs"`
+	_    struct{} `overrides:"val-steps" help:"sampling steps of validation images (default: 4, or the number of phases)"`
 	LoRA bool     `option:"lora" help:"train an LCM-LoRA adapter instead of a full model"`
 	Adapter
 
@@ -50,7 +52,7 @@ func (r *LCM) adapter() *Adapter {
 func (r *LCM) fill() error {
 	if !r.LoRA {
 		for _, o := range options.Of(&r.Adapter) {
-			if !o.IsZero() && o.Text() != o.Default {
+			if r.changed(r, o.Name) {
 				return options.Refuse(o.Name, "%s is of adapters: %s, or leave it out for a full model", options.NameOf(o.Name), options.SetOf("lora", ""))
 			}
 		}
@@ -58,7 +60,7 @@ func (r *LCM) fill() error {
 	if err := r.checkInit(false); err != nil {
 		return err
 	}
-	if err := r.defaults(r, true); err != nil {
+	if err := r.defaults(r, cmp.Or(r.Phases, 4)); err != nil {
 		return err
 	}
 	if r.LR == 0 {
@@ -67,12 +69,12 @@ func (r *LCM) fill() error {
 		}
 	}
 	if r.LoRA {
-		if err := idle(r, "with "+options.NameOf("lora")+", since it is of full models", "guidance-size", "target-ema", "precision"); err != nil {
+		if err := r.idle(r, "with "+options.NameOf("lora")+", since it is of full models", "guidance-size", "target-ema", "precision"); err != nil {
 			return err
 		}
 	}
 	if r.Loss == "l2" {
-		if err := idle(r, "with the "+options.NameOf("loss")+" l2", "huber-c"); err != nil {
+		if err := r.idle(r, "with the "+options.NameOf("loss")+" l2", "huber-c"); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,13 @@
 package finetune
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"fmt"
 
 	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
@@ -27,7 +31,8 @@ type LoRA struct {
 
 	_ struct{} `overrides:"precision" omit:"true"` // no network is trained, but adapters of a frozen one
 
-	few sd.AdapterInfo // of FewStep
+	few    sd.AdapterInfo // of FewStep
+	fewRun distilled      // that made it
 }
 
 // Plan reads what the model and the data are, and decides everything, without reading weights. The caller closes what it returns.
@@ -46,7 +51,11 @@ func (r *LoRA) fill() error {
 	if err := r.checkInit(r.TextEncoder); err != nil {
 		return err
 	}
-	if err := r.defaults(r, r.FewStep != ""); err != nil {
+	steps := 25
+	if r.FewStep != "" {
+		steps = 4
+	}
+	if err := r.defaults(r, steps); err != nil {
 		return err
 	}
 	if r.LR == 0 {
@@ -55,7 +64,7 @@ func (r *LoRA) fill() error {
 	if r.TextLR != 0 && !r.TextEncoder && r.Init == "" {
 		return r.without("text-lr", "text-encoder")
 	}
-	if r.FewStep == "" && changed(r, "match") {
+	if r.FewStep == "" && r.changed(r, "match") {
 		return r.without("match", "few-step")
 	}
 	if r.FewStep != "" && (r.MinSNR > 0 || r.NoiseOffset > 0) {
@@ -70,6 +79,34 @@ func (r *LoRA) continues() error {
 		return options.Refuse("text-lr", "%s has no effect: the adapter that training starts from (%s) has no modules for text encoders", options.NameOf("text-lr"), options.NameOf("init"))
 	}
 	return nil
+}
+
+// inspectFewStep reads what the few-step adapter is. valSteps are the sampling steps of validation images that were asked for; 0: none.
+func (r *LoRA) inspectFewStep(p *Plan, valSteps int) (err error) {
+	if r.few, err = r.Adapters.Inspect(p.files, r.FewStep); err != nil {
+		return options.Failed("few-step", err)
+	}
+	if r.fewRun = distilledBy(r.few); r.fewRun.Run == r.kind() {
+		p.note("%s was trained as a style or a subject (train-lora): images in few steps need a few-step adapter, such as one of train-lcm", quote.Path(r.FewStep))
+	}
+	if r.fewRun.Phases > 0 && valSteps == 0 {
+		r.ValSteps = r.fewRun.Phases
+	}
+	return nil
+}
+
+// distilled is what an adapter's file says of the run that made it.
+type distilled struct {
+	Run        string // such as train-lcm; "": not a run of this library
+	Phases     int    // of phased consistency; 0: none
+	Trajectory bool
+}
+
+func distilledBy(info sd.AdapterInfo) (d distilled) {
+	if json.Unmarshal([]byte(info.Metadata[optionsEntry]), &d) != nil || d.Phases < 0 || d.Phases > 1000 {
+		return distilled{}
+	}
+	return d
 }
 
 // learn makes the adapter and the objective.
@@ -107,19 +144,22 @@ func (r *LoRA) keepFewSteps(s *session, model models.DDPM) (training.Objective, 
 		return nil, options.Failed("few-step", err)
 	}
 	s.own(func() { _ = few.Close() })
+	if err := alive(few); err != nil {
+		return nil, options.Failed("few-step", fmt.Errorf("%s: %w: want a few-step adapter", quote.Path(r.FewStep), err))
+	}
 	with, without := model, model
 	with.Net = &models.Adapted{Net: model.Net, Adapters: s.adapter.At(1).And(few.At(1)), Learned: s.adapter}
 	without.Net = &models.Adapted{Net: model.Net, Adapters: few.At(1)}
-	steps := visited(s.timesteps, r.few.OriginalSteps)
+	steps := visited(s.timesteps, r.few.OriginalSteps, cmp.Or(r.fewRun.Phases, 4))
 	return &training.FewStep{Steps: steps, Model: &models.Latent{Model: &with}, Frozen: &models.Latent{Model: &without}, Match: r.Match}, nil
 }
 
-// visited are the timesteps of 4 sampling steps with a few-step adapter that was distilled on a grid of that size, of a chain of that many timesteps; 0:
-// the usual one of 50.
-func visited(timesteps, grid int) []int {
+// visited are the timesteps of that many sampling steps with a few-step adapter that was distilled on a grid of that size, of a chain of that
+// many timesteps; 0: the usual one of 50.
+func visited(timesteps, grid, steps int) []int {
 	if grid == 0 {
 		grid = 50
 	}
 	grid = min(grid, timesteps)
-	return noise.OfGrid(timesteps/grid, grid, min(4, grid))
+	return noise.OfGrid(timesteps/grid, grid, min(steps, grid))
 }

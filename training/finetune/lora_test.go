@@ -2,6 +2,8 @@ package finetune_test
 
 import (
 	"context"
+	"encoding/binary"
+	"image"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,4 +175,96 @@ func TestInit(t *testing.T) {
 			require.NoError(t, p.Close())
 		}
 	}
+}
+
+// Beside a phased adapter a style is trained at the timesteps of as many sampling steps as there are phases, and its validation images are
+// those of the sampler tcd with eta 0; beside one of trajectory consistency those of tcd. A style in place of a few-step adapter is noticed.
+func TestFewStepKinds(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 3)
+	prompts := filepath.Join(t.TempDir(), "prompts.txt")
+	require.NoError(t, os.WriteFile(prompts, []byte("a cat\n"), 0o600))
+	var seen []Sample
+	run := func() Run {
+		r := tinyRun(t, model, data)
+		r.Steps, r.SaveEvery, r.ValPrompts = 1, 1, prompts
+		r.Draw = func(_ context.Context, v Sample) ([]image.Image, error) {
+			seen = append(seen, v)
+			return []image.Image{image.NewNRGBA(image.Rect(0, 0, 8, 8))}, nil
+		}
+		return r
+	}
+	zero := 0.0
+	for name, c := range map[string]struct {
+		change  func(r *LCM)
+		sampler string
+		eta     *float64
+		steps   int
+	}{
+		"lcm":        {func(*LCM) {}, "lcm", nil, 4},
+		"phased":     {func(r *LCM) { r.Phases = 2 }, "tcd", &zero, 2},
+		"trajectory": {func(r *LCM) { r.Trajectory = true }, "tcd", nil, 4},
+	} {
+		seen = nil
+		few := LCM{LoRA: true, Run: run(), Adapter: Adapter{Rank: 4}}
+		c.change(&few)
+		lcm, err := few.Train(t.Context())
+		require.NoError(t, err, name)
+		style := LoRA{Run: run(), Adapter: Adapter{Rank: 4}, FewStep: lcm.Snapshot}
+		_, err = style.Train(t.Context())
+		require.NoError(t, err, name)
+		require.Len(t, seen, 2, name)
+		for _, s := range seen {
+			require.Equal(t, c.sampler, s.Sampler, name)
+			require.Equal(t, c.eta, s.Eta, name)
+			require.Equal(t, c.steps, s.Steps, name)
+		}
+		style.Out, style.ValSteps = t.TempDir()+"/asked", 3
+		_, err = style.Train(t.Context())
+		require.NoError(t, err, name)
+		require.Equal(t, 3, seen[2].Steps, name)
+	}
+
+	plain, err := LoRA{Run: run(), Adapter: Adapter{Rank: 4}}.Train(t.Context())
+	require.NoError(t, err)
+	p, err := LoRA{Run: run(), Adapter: Adapter{Rank: 4}, FewStep: plain.Snapshot}.Plan(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(p.Notices(), "\n"), "was trained as a style")
+	require.NoError(t, p.Close())
+}
+
+// Adapters whose weights are all zero are refused before training, and so is one adapter in both places, also as a copy.
+func TestUselessAdapters(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 3)
+	first, err := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}.Train(t.Context())
+	require.NoError(t, err)
+	zero := filepath.Join(t.TempDir(), "zero.safetensors")
+	copyFile(t, first.Snapshot, zero)
+	empty(t, zero)
+	twin := filepath.Join(t.TempDir(), "twin.safetensors")
+	copyFile(t, first.Snapshot, twin)
+	for _, c := range []struct{ init, few, option, want string }{
+		{zero, "", "init", "zero.safetensors: all its weights are zero"},
+		{"", zero, "few-step", "zero.safetensors: all its weights are zero"},
+		{first.Snapshot, twin, "few-step", "the same adapter"},
+	} {
+		run := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Init: c.init}, FewStep: c.few}
+		if c.init == "" {
+			run.Rank = 4
+		}
+		_, err := run.Train(t.Context())
+		var of *OptionError
+		require.ErrorAs(t, err, &of)
+		require.Equal(t, c.option, of.Option)
+		require.ErrorContains(t, err, c.want)
+		require.NoDirExists(t, run.Out)
+	}
+}
+
+// empty sets all values of a safetensors file to zero.
+func empty(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	clear(text[8+binary.LittleEndian.Uint64(text):])
+	require.NoError(t, os.WriteFile(path, text, 0o600))
 }

@@ -89,6 +89,10 @@ type Run struct {
 	// Extra are further entries of options.json and of an adapter's metadata, such as a program's version. They change no result.
 	Extra map[string]any
 
+	// Given names options that were given, where an option that has no effect is refused also if it was given its default; others only with
+	// another value.
+	Given []string
+
 	lrDecay float64 // the fraction of the run at its end over which the learning rate decays; 0: all of it after the warm-up
 
 	Log      *slog.Logger                                 // nil: silence
@@ -119,6 +123,7 @@ type Sample struct {
 	Model   *sd.Model  // the base model of an adapter, or a full model as it was read from Path
 	Adapter sd.Adapter // as it was read from Path; nil for a full model
 	Sampler string     // lcm or tcd, for few steps; "": the model's own
+	Eta     *float64   // of the sampler; nil: its default
 	// OriginalSteps is the size of the grid of timesteps that the adapter was distilled on; 0: the model's.
 	OriginalSteps int
 
@@ -138,8 +143,8 @@ type Result struct {
 	Corrupt  int     // images skipped because they cannot be decoded
 }
 
-// defaults fills in defaults, and refuses values out of range. few says that validation images take few steps.
-func (r *Run) defaults(p any, few bool) error {
+// defaults fills in defaults, and refuses values out of range. steps are the sampling steps of validation images if none are asked for.
+func (r *Run) defaults(p any, steps int) error {
 	if err := options.Fill(p); err != nil {
 		return err
 	}
@@ -151,11 +156,7 @@ func (r *Run) defaults(p any, few bool) error {
 	if r.LogEvery == 0 {
 		r.LogEvery = max(1, r.Steps/2000)
 	}
-	steps := 25
-	if few {
-		steps = 4
-	}
-	if r.ValPrompts == "" && r.ValSteps != steps && changed(p, "val-steps") {
+	if r.ValPrompts == "" && (r.ValSteps != steps || slices.Contains(r.Given, "val-steps")) && r.changed(p, "val-steps") {
 		return r.without("val-steps", "val-prompts")
 	}
 	if r.ValSteps == 0 {
@@ -179,17 +180,17 @@ func (r *Run) defaults(p any, few bool) error {
 	return nil
 }
 
-// changed reports whether an option has another value than its default. A run that is resumed has the defaults in its options.json, which
-// therefore are no error where they have no effect.
-func changed(p any, name string) bool {
+// changed reports whether an option was given, or has another value than its default. A run that is resumed has the defaults in its
+// options.json, which therefore are no error where they have no effect.
+func (r *Run) changed(p any, name string) bool {
 	o, ok := options.Named(p, name)
-	return ok && !o.IsZero() && !o.IsDefault(o.Value())
+	return ok && !o.IsZero() && (slices.Contains(r.Given, name) || !o.IsDefault(o.Value()))
 }
 
 // idle refuses options that were changed although they have no effect.
-func idle(p any, why string, names ...string) error {
+func (r *Run) idle(p any, why string, names ...string) error {
 	for _, name := range names {
-		if changed(p, name) {
+		if r.changed(p, name) {
 			return options.Refuse(name, "%s has no effect %s: leave it out", options.NameOf(name), why)
 		}
 	}

@@ -71,7 +71,7 @@ type Plan struct {
 // plan decides everything about a run.
 func plan(ctx context.Context, m method) (_ *Plan, err error) {
 	r := m.common()
-	given := asked{r.Batch, r.Resolution, r.PriorWeight}
+	given := asked{r.Batch, r.Resolution, r.ValSteps, r.PriorWeight}
 	if err := m.fill(); err != nil {
 		return nil, err
 	}
@@ -119,8 +119,8 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 		}
 	}
 	if l, ok := m.(*LoRA); ok && l.FewStep != "" {
-		if l.few, err = r.Adapters.Inspect(p.files, l.FewStep); err != nil {
-			return nil, options.Failed("few-step", err)
+		if err = l.inspectFewStep(p, given.valSteps); err != nil {
+			return nil, err
 		}
 	}
 	if p.Data, err = r.set(ctx, "data", r.Data, p.side); err != nil {
@@ -403,6 +403,9 @@ func (s *session) openModel(ctx context.Context) (err error) {
 	if l, ok := s.method.(*LoRA); ok && l.FewStep != "" {
 		if s.holds["few_step_holds"], err = sumOfFile(ctx, l.few); err != nil {
 			return options.Failed("few-step", err)
+		}
+		if s.holds["few_step_holds"] == s.holds["init_holds"] {
+			return options.Refuse("few-step", "%s: it is the same adapter as that of %s, whose effect would double: leave one of them out", options.NameOf("few-step"), options.NameOf("init"))
 		}
 	}
 	s.Plan.files, s.read = nil, files // the model owns them

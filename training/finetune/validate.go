@@ -239,7 +239,8 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	if r.Draw == nil || v.prompts == nil {
 		return nil
 	}
-	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: v.sampler(), OriginalSteps: v.originalSteps(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
+	sampler, eta := v.sampler()
+	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: sampler, Eta: eta, OriginalSteps: v.originalSteps(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
 	if r.ValGuide != nil {
 		sample.Guidance = max(*r.ValGuide, noGuidance) // where 0 is the sampler's default
 	}
@@ -259,15 +260,24 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	return vision.Write(v.dir.File(fmt.Sprintf("samples-%07d.png", k)), grid, vision.WriteOptions{Overwrite: true, Texts: sample.texts()})
 }
 
-// sampler is that of few steps. A latent consistency model's own is lcm.
-func (p *Plan) sampler() string {
-	if lcm, ok := p.method.(*LCM); ok && lcm.jumps() {
-		return "tcd"
+// sampler is that of few steps, and its eta; nil: the default. A latent consistency model's own is lcm.
+func (p *Plan) sampler() (name string, eta *float64) {
+	var d distilled
+	switch m := p.method.(type) {
+	case *LCM:
+		d.Phases, d.Trajectory = m.Phases, m.Trajectory
+	case *LoRA:
+		d = m.fewRun
 	}
-	if p.method.fewStep() && p.method.adapter() != nil {
-		return "lcm"
+	switch {
+	case d.Phases > 0:
+		return "tcd", new(0.0)
+	case d.Trajectory:
+		return "tcd", nil
+	case p.method.fewStep() && p.method.adapter() != nil:
+		return "lcm", nil
 	}
-	return ""
+	return "", nil
 }
 
 // originalSteps is the grid of an adapter's samples; 0: the model's.
@@ -288,6 +298,9 @@ func (v Sample) texts() []vision.Text {
 	settings := map[string]any{"snapshot": v.Path, "step": v.Step, "prompts": v.Prompts, "seed": v.Seed, "width": v.Width, "height": v.Height, "steps": v.Steps}
 	if v.Sampler != "" {
 		settings["sampler"] = v.Sampler
+	}
+	if v.Eta != nil {
+		settings["eta"] = *v.Eta
 	}
 	if v.OriginalSteps != 0 {
 		settings["original_steps"] = v.OriginalSteps

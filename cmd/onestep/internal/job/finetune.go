@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -116,6 +117,13 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 		r.Extra["threads"] = o.Threads
 	}
 	p, err := o.Plan(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		for flag, path := range o.adapters() {
+			if err := There(Path{flag, *path, wantAdapter, Either}); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if err != nil {
 		return nil, o.Flagged(err)
 	}
@@ -136,6 +144,17 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	return p, nil
 }
 
+// adapters are the adapters that a run reads, by the flags that name them.
+func (o Finetune) adapters() map[string]*string {
+	switch m := o.Options.(type) {
+	case *finetune.LCM:
+		return map[string]*string{"--init": &m.Init}
+	case *finetune.LoRA:
+		return map[string]*string{"--init": &m.Init, "--few-step": &m.FewStep}
+	}
+	return nil
+}
+
 // ofRuns puts snapshots in place of the runs that a run starts from.
 func (o Finetune) ofRuns() error {
 	note := func(text string) {
@@ -143,16 +162,11 @@ func (o Finetune) ofRuns() error {
 			o.Run.Log.Warn(text)
 		}
 	}
-	models, adapters := map[string]*string{"--model": &o.Run.Model}, map[string]*string{}
-	switch m := o.Options.(type) {
-	case *finetune.LCM:
-		adapters["--init"] = &m.Init
-	case *finetune.LoRA:
-		adapters["--init"], adapters["--few-step"] = &m.Init, &m.FewStep
-	case *finetune.LDM:
+	models := map[string]*string{"--model": &o.Run.Model}
+	if m, ok := o.Options.(*finetune.LDM); ok {
 		models = map[string]*string{"--autoencoder": &m.Autoencoder}
 	}
-	for flag, path := range adapters {
+	for flag, path := range o.adapters() {
 		if err := replaceRun(note, flag, path, adapterOfRun); err != nil {
 			return err
 		}
@@ -226,6 +240,9 @@ func drawSample(ctx context.Context, v finetune.Sample) ([]image.Image, error) {
 		if p.Method, err = scheduler.Named(v.Sampler); err != nil {
 			return nil, err
 		}
+	}
+	if v.Eta != nil {
+		p.Method = scheduler.TCD{Eta: *v.Eta}
 	}
 	var all []image.Image
 	for img, err := range p.Images(ctx, v.Prompts...) {

@@ -65,7 +65,7 @@ func (p Path) there() error {
 	}
 	hint := ""
 	if errors.Is(err, fs.ErrNotExist) {
-		hint = p.published()
+		hint = p.published() + p.scaled()
 	}
 	return fmt.Errorf("%s: %w; wanted %s%s", strings.TrimSpace(p.Flag+" "+quote.Path(p.Path)), err, p.Want, hint)
 }
@@ -114,6 +114,18 @@ func (p Path) published() string {
 		return "" // a mistyped path
 	}
 	return fmt.Sprintf("; models are not downloaded automatically: run hf download %s --local-dir DIR", p.Path)
+}
+
+// scaled is a hint for an adapter with a scale, as --lora takes it, where a file alone is wanted.
+func (p Path) scaled() string {
+	i := strings.LastIndexByte(p.Path, '=')
+	if p.Want != wantAdapter || p.Flag == "--lora" || i < 1 {
+		return ""
+	}
+	if _, err := os.Stat(p.Path[:i]); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("; it takes no scale: %s %s", p.Flag, shellWord(p.Path[:i]))
 }
 
 // ownModel is the path of a model of onestep train; builtin and the like are names, not paths.
