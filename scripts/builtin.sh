@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains the built-in model of 32×32 emoji from nothing, measures it and stores it in half precision; trains the denoiser that make demo
+# Trains the built-in model of 32×32 emoji from scratch, measures it and stores it in half precision; trains the denoiser that make demo
 # starts from. Run it again to resume; what is finished is kept.
 #
 #   scripts/builtin.sh OUT [PART ...]
 #
 # PART is one of teacher, student, measure and write, by default all of them in this order, or denoiser. measure needs the weights of EfficientNet-Lite0
-# in the data directory (docs/evaluation.md). write puts OUT/emoji.safetensors and denoiser OUT/denoiser.safetensors in place of the files of
-# this repository with WRITE=1. With one thread a run repeats bit by bit. Environment variables, with their defaults:
+# in the data directory (docs/evaluation.md). With WRITE=1, write and denoiser replace the files of this repository
+# with OUT/emoji.safetensors and OUT/denoiser.safetensors. With one thread a run repeats bit by bit. Environment variables, with their defaults:
 #   ONESTEP=bin/onestep      the tool
 #   TEACHER_STEPS=10000 STEPS=4000 DENOISER_STEPS=12000
 #                            optimizer steps of teacher, student and denoiser; with more, a finished run is extended

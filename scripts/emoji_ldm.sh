@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the text-to-image latent model of emoji, from nothing: 16,000 steps of a model of 8.2 million weights on the 1906 images of Noto at
+# Trains the text-to-image latent model of emoji, from scratch: 16,000 steps of a model of 8.2 million weights on the 1906 images of Noto at
 # 64×64. Run it again to resume; a finished run is left as it is.
 #
 #   scripts/emoji_ldm.sh OUT DATA WEIGHTS [FLAG ...]

@@ -123,7 +123,7 @@ func checksum(all iter.Seq2[string, *torch.Tensor]) uint32 {
 	return h.Sum32()
 }
 
-// A U-Net and a text encoder are trained together from nothing: the model learns what captions mean, of which the text encoder knew nothing.
+// A U-Net and a text encoder are trained together from scratch: the model learns what captions mean, of which the text encoder knew nothing.
 func TestLatentModelFromNothing(t *testing.T) {
 	long(t)
 	start := newLatentModel(t, "a red square", "a blue square")

@@ -568,7 +568,7 @@ func TestSCMRefuses(t *testing.T) {
 	require.NoError(t, loss(0.005))
 }
 
-// scmRun is a training of SCM from nothing, from fixed seeds. It returns the averaged weights' function.
+// scmRun is a training of SCM from scratch, from fixed seeds. It returns the averaged weights' function.
 type scmRun struct {
 	SCM    // without networks
 	data   exactSource
@@ -658,7 +658,7 @@ func scmErrors(t *testing.T, f models.ConsistencyFunction, data exactSource, lev
 	return off, std
 }
 
-// Training from nothing on Gaussian data reaches the exact function, at every level and in one step from noise. Bounds are
+// Training from scratch on Gaussian data reaches the exact function, at every level and in one step from noise. Bounds are
 // 1.3 times the largest that three seeds measured, and more.
 func TestSCMReachesTheExactFunction(t *testing.T) {
 	w, err := NewAdaptiveWeight(torch.CPU, 1)
@@ -710,7 +710,7 @@ func (d deaf) Forward(s *torch.Scope, x, a *torch.Tensor, c models.Cond) *torch.
 	return d.Network.Forward(s, x, a, c)
 }
 
-// On nine modes in the plane, from nothing: below 0.09 and 0.05 of the data's deviation with three seeds. A teacher makes
+// On nine modes in the plane, from scratch: below 0.09 and 0.05 of the data's deviation with three seeds. A teacher makes
 // the direction exact and halves the error; with longer training the normalisation's part stays, of sct.
 func TestSCMReachesTheExactFunctionOfNineModes(t *testing.T) {
 	long(t)

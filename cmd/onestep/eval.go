@@ -64,7 +64,7 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.Model, "model", "", pixelModel+", builtin, or a Stable Diffusion directory or file")
-	f.StringVar(&o.Images, "images", "", "directory of images to evaluate in place of a model's")
+	f.StringVar(&o.Images, "images", "", "directory of images to evaluate instead of a model's")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of computation, and of the weights of Stable Diffusion")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "Stable Diffusion: adapter and its scale, as in onestep generate; may be given several times")
 	f.StringVar(&o.Data, "data", "", "the real images: as for onestep train; for Stable Diffusion a directory of images with captions (required)")

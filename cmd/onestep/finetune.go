@@ -76,8 +76,8 @@ func (a *app) trainLDM() *cobra.Command {
 	return a.finetune(&cobra.Command{
 		Use:        "train-ldm --autoencoder AUTOENCODER --data DATA --out DIR",
 		SuggestFor: []string{"ldm", "latent", "train-text", "text-to-image"},
-		Short:      "Train a small text-to-image latent diffusion model from nothing",
-		Long: `Train a small text-to-image latent diffusion model from nothing: a U-Net and a text encoder, on the latents of an autoencoder that is not
+		Short:      "Train a small text-to-image latent diffusion model from scratch",
+		Long: `Train a small text-to-image latent diffusion model from scratch: a U-Net and a text encoder, on the latents of an autoencoder that is not
 trained. Snapshots (model-STEP/) are diffusers directories, which generate, train-lcm and train-lora take as --model. The tokenizer is
 CLIP's with only the tokens of the captions. The latents' scale is measured on images of the data.
 

@@ -48,7 +48,7 @@ is set.`,
 	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "sampler (default: multistep for a consistency model, ctm for one trained with ctm, heun for a denoiser): "+strings.Join(job.Samplers(), ", "))
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: the number of --times, or 1, or 18 for a denoiser)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80, without a final 0 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's levels, or for flow_* uniform flow times)")
-	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "timesteps of a diffusers model, descending, in place of --times: of a consistency model the numbers of its noise\nlevels, such as 22,0")
+	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "timesteps of a diffusers model, descending, instead of --times: of a consistency model the numbers of its noise\nlevels, such as 22,0")
 	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG); 1: no guidance (default 1)")
 	f.Float64Var(&o.Gamma, "gamma", 0, "ctm: fraction of new noise between jumps, 0 to 1 (default 0)")
 	f.StringVar(&o.Class, "label", "", "classes of a conditional model: names, or numbers from 0 on, such as cat or cat,dog,5, used in turn;\nonestep info MODEL lists them (default: all classes in turn, by the seed)")

@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 )
 
-// train-ldm trains a model from nothing that generate and train-lcm take, resumes, and says what a run would be without starting it.
+// train-ldm trains a model from scratch that generate and train-lcm take, resumes, and says what a run would be without starting it.
 func TestTrainLDM(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, tiny.Write(filepath.Join(dir, "sd15"), "sd15"))

@@ -6,7 +6,7 @@
 // encoders, the autoencoder, or a tiny autoencoder (TAESD). A model owns its weights and its files: Close frees them. Several goroutines may
 // use one model at once.
 //
-// [New] makes a model with random weights, to be trained from nothing, and [Model.Write] writes any model as a diffusers directory. A model
+// [New] makes a model with random weights, to be trained from scratch, and [Model.Write] writes any model as a diffusers directory. A model
 // is a module for package training, with the weights of U-Net and text encoders ([Model.Parameters]).
 //
 // Its components are separate packages, for programs that need only one of them:

@@ -24,7 +24,7 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// LDM trains a small latent diffusion model (Rombach et al. 2022) from nothing: a text-conditioned U-Net and its text encoder, with the
+// LDM trains a small latent diffusion model (Rombach et al. 2022) from scratch: a text-conditioned U-Net and its text encoder, with the
 // denoising loss (see [training.DDPM]), on the latents of an autoencoder that is not trained. Its snapshots are diffusers directories, with
 // the EMA weights. [Run.Model] is not used, and its defaults are others where the options below say so.
 type LDM struct {
@@ -77,7 +77,7 @@ func (r *LDM) text() bool        { return true }
 func (r *LDM) fill() error {
 	r.DType = "f32"
 	if r.Model != "" {
-		return errors.New("a new model is trained from nothing: want no Model")
+		return errors.New("a new model is trained from scratch: want no Model")
 	}
 	if r.Autoencoder == "" {
 		return options.Refuse("autoencoder", "%s is required", options.NameOf("autoencoder"))

@@ -20,14 +20,14 @@ import (
 	. "github.com/onestep-go/onestep/training/finetune"
 )
 
-// newModel are the options of a short run from nothing, on the autoencoder of a tiny model.
+// newModel are the options of a short run from scratch, on the autoencoder of a tiny model.
 func newModel(t testing.TB, data string) LDM {
 	run := tinyRun(t, "", data)
 	run.Adapters = nil
 	return LDM{Run: run, Autoencoder: base(t, "sd15"), Channels: []int{32, 32}, ZeroSNR: true, Prediction: "v"}
 }
 
-// A model is trained from nothing, U-Net and text encoder: its snapshots are directories that open as any model does, with the prediction,
+// A model is trained from scratch, U-Net and text encoder: its snapshots are directories that open as any model does, with the prediction,
 // the noise schedule, the vocabulary and the scale of latents that were chosen, and a run that was killed and resumed has the weights of
 // one that was not.
 func TestLDM(t *testing.T) {
@@ -140,7 +140,7 @@ func TestLDMOptions(t *testing.T) {
 	require.Greater(t, n.Trained, 16*float64(p.Parameters)-1)
 }
 
-// What cannot be trained from nothing is refused before a run directory is made.
+// What cannot be trained from scratch is refused before a run directory is made.
 func TestLDMBadInput(t *testing.T) {
 	data := photos(t, 2)
 	bare := photos(t, 2)

@@ -57,7 +57,7 @@ func BigG() Config {
 	}.WithDefaults()
 }
 
-// Mini is an encoder of two layers and width 128, to be trained from nothing with a small U-Net: 0.9 million weights with a vocabulary of
+// Mini is an encoder of two layers and width 128, to be trained from scratch with a small U-Net: 0.9 million weights with a vocabulary of
 // 4096 tokens. Vocab, Positions and EOS are the tokenizer's: see sd.New.
 func Mini() Config { return Config{Width: 128, MLPWidth: 512, Depth: 2, Heads: 4} }
 

@@ -26,7 +26,7 @@ func SD21() Config {
 	}}.WithDefaults()
 }
 
-// Mini is a network of 7.2 million weights for latents of 8×8, to be trained from nothing on a CPU: two levels with attention at both. Input and
+// Mini is a network of 7.2 million weights for latents of 8×8, to be trained from scratch on a CPU: two levels with attention at both. Input and
 // output channels are the autoencoder's, and the width of the text features is the text encoder's: see sd.New.
 func Mini() Config { return small(8, 96, 160) }
 

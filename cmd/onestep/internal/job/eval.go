@@ -18,7 +18,7 @@ import (
 // Eval holds the options for evaluating a model, or a directory of images. Start from [DefaultEval].
 type Eval struct {
 	Model    string // a model file or run directory, builtin, or a Stable Diffusion directory or file
-	Images   string // images in place of a model's
+	Images   string // images instead of a model's
 	Data     string
 	DataDir  string // further directory to look for data sets in
 	Features string // one of FeatureNames, or a file of weights

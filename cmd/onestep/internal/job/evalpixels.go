@@ -28,7 +28,7 @@ func (d pixelData) identity() (string, error) {
 
 func (d pixelData) notices() []string { return d.Notices() }
 
-// openImages opens a directory of images in place of a model.
+// openImages opens a directory of images instead of a model.
 func (o Eval) openImages(out *Evaluated) (c compared, err error) {
 	images, err := dataset.Open(o.Images, dataset.Options{Resolution: o.Resolution, Square: true, Side: 224})
 	if err != nil {

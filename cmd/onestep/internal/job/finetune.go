@@ -155,7 +155,7 @@ func (o Finetune) adapters() map[string]*string {
 	return nil
 }
 
-// ofRuns puts snapshots in place of the runs that a run starts from.
+// ofRuns replaces the runs that a run starts from with their snapshots.
 func (o Finetune) ofRuns() error {
 	note := func(text string) {
 		if o.Run.Log != nil {

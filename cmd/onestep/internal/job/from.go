@@ -11,7 +11,7 @@ import (
 // origin is the image file that settings were taken from.
 type origin struct {
 	image string                 // "": none
-	given func(flag string) bool // whether the command line has a flag, such as "model", in place of the image's setting
+	given func(flag string) bool // whether the command line has a flag, such as "model", instead of the image's setting
 	model string                 // the model's name in another program's settings
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// ofRun returns the snapshot of a run of train-lcm or train-lora in place of its directory, with what it is; any other path is returned as it is.
+// ofRun returns the snapshot of a run of train-lcm or train-lora instead of its directory, with what it is; any other path is returned as it is.
 func ofRun(path string) (snapshot, note string, err error) {
 	if path == "" {
 		return "", "", nil
@@ -41,7 +41,7 @@ func ofRun(path string) (snapshot, note string, err error) {
 	return found, fmt.Sprintf("%s is a run: using its %s snapshot, %s", quote.Path(path), which, quote.Path(found)), nil
 }
 
-// adaptersOfRuns puts snapshots in place of runs in values of --lora.
+// adaptersOfRuns replaces runs with their snapshots in values of --lora.
 func adaptersOfRuns(texts []string) (all, notes []string, err error) {
 	for _, text := range texts {
 		file, scale := text, ""
@@ -62,7 +62,7 @@ func adaptersOfRuns(texts []string) (all, notes []string, err error) {
 	return all, notes, nil
 }
 
-// adapterOfRun puts the snapshot of an adapter in place of its run. flag may be empty.
+// adapterOfRun replaces the run of an adapter with its snapshot. flag may be empty.
 func adapterOfRun(flag, file string) (path, note string, err error) {
 	path, note, err = ofRun(file)
 	if err != nil {
@@ -74,7 +74,7 @@ func adapterOfRun(flag, file string) (path, note string, err error) {
 	return path, note, nil
 }
 
-// modelOfRun puts the snapshot of a full model in place of its run.
+// modelOfRun replaces the run of a full model with its snapshot.
 func modelOfRun(flag, model string) (path, note string, err error) {
 	path, note, err = ofRun(model)
 	if err != nil {
@@ -86,7 +86,7 @@ func modelOfRun(flag, model string) (path, note string, err error) {
 	return path, note, nil
 }
 
-// ofRuns puts snapshots of full models in place of runs, by the flags that name them.
+// ofRuns replaces runs of full models with their snapshots, by the flags that name them.
 func ofRuns(note func(string), models map[string]*string) error {
 	for _, flag := range slices.Sorted(maps.Keys(models)) {
 		if err := replaceRun(note, flag, models[flag], modelOfRun); err != nil {
@@ -96,7 +96,7 @@ func ofRuns(note func(string), models map[string]*string) error {
 	return nil
 }
 
-// replaceRun puts a snapshot in place of a run.
+// replaceRun replaces a run with its snapshot.
 func replaceRun(note func(string), flag string, path *string, find func(flag, path string) (string, string, error)) error {
 	found, text, err := find(flag, *path)
 	if err != nil {

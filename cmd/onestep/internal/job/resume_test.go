@@ -627,7 +627,7 @@ func TestEveryTeacher(t *testing.T) {
 	r = train("reflow", "flow", func(o *Train) { set(o, "teacher", filepath.Join(dir, "flow")) })
 	sample(r.Snapshot)
 
-	// A transformer that is told more than its teacher starts from nothing.
+	// A transformer that is told more than its teacher starts from scratch.
 	train("dit", "edm", func(o *Train) { o.Network, o.Size = "dit", &dit.Options{Channels: 16, Blocks: 1} })
 	r = train("dit-ctm", "ctm", func(o *Train) {
 		set(o, "teacher", filepath.Join(dir, "dit"))

@@ -24,7 +24,7 @@ type Sample struct {
 	Sampler   string    // "": multistep for a consistency function, ctm for a consistency trajectory model, heun for a denoiser
 	Steps     int       // 0: as many as Times, or 1, or for a denoiser 18
 	Times     []float64 // noise levels, largest first; nil: the usual ones for the model and Steps
-	Timesteps []int     // of a model of diffusers, descending: in place of Times
+	Timesteps []int     // of a model of diffusers, descending: instead of Times
 	Gamma     float64   // ctm: fraction of the noise that is resampled between jumps (γ)
 	Guidance  float64   // classifier-free guidance scale; 0 and 1: no guidance
 	Class     string    // classes by name or number, separated by commas; "": those of Label
@@ -63,7 +63,7 @@ type Sampled struct {
 	Model       string    `json:"model"` // the file that was read
 	Sampler     string    `json:"sampler"`
 	Times       []float64 `json:"times"`               // noise levels; a denoiser's sampler ends at 0 after them
-	Timesteps   []float64 `json:"timesteps,omitempty"` // of a sampler over timesteps, in place of noise levels
+	Timesteps   []float64 `json:"timesteps,omitempty"` // of a sampler over timesteps, instead of noise levels
 	Evaluations int       `json:"evaluations"`         // of the network per image
 	N           int       `json:"n"`
 	Seed        uint64    `json:"seed"`
