@@ -1,6 +1,7 @@
 package lora
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -93,6 +94,17 @@ func (a *Adapter) OriginalSteps() int {
 	}
 	return a.file.OriginalSteps()
 }
+
+// Run returns what the metadata says of the run that made the adapter. Phases that its grid of timesteps cannot have are no run's.
+func (f *File) Run() (r sd.AdapterRun) {
+	if json.Unmarshal([]byte(f.Metadata[sd.RunEntry]), &r) != nil || r.Phases < 0 || r.Phases > cmp.Or(f.OriginalSteps(), usualGrid) {
+		return sd.AdapterRun{}
+	}
+	return r
+}
+
+// usualGrid is the size of the grid of an adapter whose metadata has none.
+const usualGrid = 50
 
 // kohyaBase is what kohya's scripts call a base model.
 func kohyaBase(kind weights.Kind, prediction string) string {

@@ -1,8 +1,12 @@
 package lora
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
@@ -48,7 +52,8 @@ func (Adapters) Continue(m *sd.Model, path string) (sd.Adapter, error) {
 	return a, nil
 }
 
-// Inspect describes an adapter's file for a model whose weights are not read. It returns the errors of [Continue] but those of the values.
+// Inspect describes an adapter's file for a model whose weights are not read. It returns the errors of [Continue] but that
+// of values that are not finite.
 func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err error) {
 	f, err := Open(path)
 	if err != nil {
@@ -72,6 +77,43 @@ func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err
 			info.Parameters += int64(product(p.shapes[r]))
 		}
 	}
-	info.Tensors, info.OriginalSteps, info.Metadata = f.Tensors, f.OriginalSteps(), f.Metadata
+	info.Tensors, info.OriginalSteps, info.Run = f.Tensors, f.OriginalSteps(), f.Run()
+	if err := f.weigh(match.pairs, &info); err != nil {
+		return info, fmt.Errorf("%s: %w", quote.Path(path), err)
+	}
 	return info, nil
+}
+
+// weigh reads the factors of low-rank modules, to tell whether they have an effect.
+func (f *File) weigh(pairs []pair, info *sd.AdapterInfo) error {
+	pairs = slices.SortedFunc(slices.Values(pairs), func(a, b pair) int {
+		return cmp.Or(cmp.Compare(a.spot.part, b.spot.part), cmp.Compare(a.spot.path, b.spot.path))
+	})
+	sum := sha256.New()
+	info.Idle, info.Stuck = true, true
+	for _, p := range pairs {
+		fmt.Fprintf(sum, "%s %s\n", p.spot.part, p.spot.path) //quote: a sum is made of it
+		set := map[role]bool{}
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				for _, r := range []role{down, up} {
+					t, err := f.src.Get(s, p.tensors[r])
+					if err != nil {
+						return err
+					}
+					t = t.To(s, torch.Float32)
+					set[r] = p.Scale != 0 && t.Abs(s).Max(s).Item() != 0
+					_, _ = sum.Write(t.Bytes()) // never fails
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+		info.Idle = info.Idle && !(set[down] && set[up])
+		info.Stuck = info.Stuck && !set[down] && !set[up]
+	}
+	info.Sum = hex.EncodeToString(sum.Sum(nil))
+	return nil
 }

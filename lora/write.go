@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -75,11 +76,15 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	if err := f.finite(m.pairs); err != nil {
 		return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 	}
-	if n := f.OriginalSteps(); n > 0 { // of the metadata the only entry that says how the adapter is used
-		own := map[string]string{gridKey: strconv.Itoa(n)}
-		maps.Copy(own, o.Metadata)
-		o.Metadata = own
+	own := map[string]string{} // of the metadata what says how the adapter is used
+	if n := f.OriginalSteps(); n > 0 {
+		own[gridKey] = strconv.Itoa(n)
 	}
+	if r := f.Run(); r != (sd.AdapterRun{}) {
+		own[sd.RunEntry] = f.Metadata[sd.RunEntry]
+	}
+	maps.Copy(own, o.Metadata)
+	o.Metadata = own
 	var all []output
 	for _, p := range m.pairs {
 		one := output{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
@@ -160,18 +162,25 @@ func flagError(cmd *cobra.Command, err error) error {
 }
 
 // namesFiles matches what the values of flags for files and directories are called in help texts.
-var namesFiles = regexp.MustCompile(`\b(FILE|DIR|PATH|DATA)\b`)
+var namesFiles = regexp.MustCompile(`\b(FILE|DIR|PATH|DATA|NAME)\b`)
 
 // noEmptyNames refuses empty names of files and directories, such as that of a shell's variable that is not set, whose flag would otherwise seem not
 // to be given. With --from an empty name takes away what the image was generated with.
 func noEmptyNames(cmd *cobra.Command) (err error) {
+	var takesAway []string
 	if from := cmd.Flags().Lookup("from"); from != nil && from.Value.String() != "" {
-		return nil
+		takesAway = []string{"unet", "text-encoder", "text-encoder-2", "vae", "tiny-vae", "control-model", "lora"}
 	}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if slices.Contains(takesAway, f.Name) {
+			return
+		}
 		names := []string{f.Value.String()}
 		if list, ok := plain(f).(pflag.SliceValue); ok {
 			names = list.GetSlice()
+		}
+		if o, ok := plain(f).(option); ok && o.Option.Type().Kind() == reflect.Slice && names[0] == options.None {
+			names[0] = ""
 		}
 		if err == nil && namesFiles.MatchString(f.Value.Type()) && slices.Contains(names, "") {
 			err = &job.UsageError{Msg: fmt.Sprintf("--%s: want %s, got an empty name; leave the flag out if there is none (see %s --help)", f.Name, f.Value.Type(), cmd.CommandPath())}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,6 +129,9 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 			if from != "" {
 				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from, cmd.Flags().Changed) }); err != nil {
 					return err
+				}
+				if slices.Equal(o.LoRAs, []string{""}) { // which takes the image's away
+					o.LoRAs = nil
 				}
 			}
 			if list != "" {

@@ -106,6 +106,9 @@ func TestGenerateWithAdapters(t *testing.T) {
 	code, _, errs = try("generate", "--from", out("with"), "--lora", one, "--threads", "1", "--out", out("changed"))
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, "has changed since")
+	code, _, errs = try("generate", "--from", out("with"), "--lora", "", "--threads", "1", "--out", out("none"))
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "is not used")
 }
 
 // What cannot work is refused, in a line, before anything is drawn.

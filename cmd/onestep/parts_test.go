@@ -59,6 +59,9 @@ func TestGenerateWithUNet(t *testing.T) {
 	code, _, errs = try("generate", "--from", out("unet.png"), "--unet", "", "--threads", "1", "--out", out("none.png"))
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, hash, "made with another")
+	code, _, errs = try("generate", "--from", out("unet.png"), "--mask", "", "--threads", "1", "--out", out("nothing.png"))
+	require.Equal(t, exitUsage, code, "the image has none")
+	require.Contains(t, errs, "--mask: want FILE, got an empty name")
 	require.Equal(t, bare, func() []byte { p, _ := draw("own.png", "--model", base, "--unet", base); return p }())
 
 	for _, c := range [][]string{

@@ -95,3 +95,37 @@ func place(temp, path string, overwrite bool) error {
 	}
 	return os.RemoveAll(old)
 }
+
+// Writable checks before long work that files can be written to a directory or, if it does not exist, to the nearest parent that does. It removes temporary files that killed processes left there.
+func Writable(dir string) error {
+	if trimmed := strings.TrimRight(dir, "/"); trimmed != "" { // a file with a trailing slash is reported below
+		dir = trimmed
+	}
+	wanted := dir
+	st, err := os.Stat(dir)
+	for ; errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
+		if filepath.Base(dir) == ".." { // above a directory that does not exist
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	if st, err := os.Lstat(wanted); dir != wanted && err == nil && st.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link whose target does not exist", quote.Path(wanted))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the directory %s does not exist", quote.Path(wanted))
+	}
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%s is not a directory", quote.Path(dir))
+	}
+	if err := Probe(dir); err != nil {
+		return fmt.Errorf("cannot write to the directory %s: %w", quote.Path(dir), err)
+	}
+	if dir == wanted {
+		Sweep(dir)
+	}
+	return nil
+}

@@ -64,9 +64,21 @@ type AdapterInfo struct {
 	// OriginalSteps is the size of the grid of timesteps that it was distilled on; 0: not known, or it is not for few steps.
 	OriginalSteps int
 	Tensors       string // the file with its tensors
-	// Metadata are the entries of its file, as whoever wrote it left them.
-	Metadata map[string]string
+	Sum           string // identifies its weights, in whatever layout they are written
+	Idle          bool   // it has no effect: all products of its factors are zero
+	Stuck         bool   // it cannot be trained: of all products both factors are zero, or the scale
+	Run           AdapterRun
 }
+
+// AdapterRun is what an adapter's file says of the run that made it; the zero value if that was none of this library's.
+type AdapterRun struct {
+	Command    string `json:"run"`    // such as train-lcm
+	Phases     int    `json:"phases"` // of phased consistency; 0: none
+	Trajectory bool   `json:"trajectory"`
+}
+
+// RunEntry is the entry of an adapter's metadata with the options of that run, as JSON.
+const RunEntry = "onestep_options"
 
 // AdapterFile says how an adapter's file is written, and what its metadata tells other programs. Values that are not known stay zero.
 type AdapterFile struct {

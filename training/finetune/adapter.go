@@ -70,6 +70,9 @@ func decidedByInit(option string) error {
 func (a *Adapter) inspect(r *Run, files *weights.Model) error {
 	var err error
 	a.from, err = r.Adapters.Inspect(files, a.Init)
+	if err == nil && a.from.Stuck {
+		err = fmt.Errorf("%s: all its weights are zero, which training cannot change: leave the option out for a new adapter", quote.Path(a.Init))
+	}
 	return options.Failed("init", err)
 }
 
@@ -101,37 +104,10 @@ func (a *Adapter) config(r *Run, text bool) sd.AdapterConfig {
 func (a *Adapter) make(r *Run, m *sd.Model, text bool) (sd.Adapter, error) {
 	if a.Init != "" {
 		made, err := r.Adapters.Continue(m, a.Init)
-		if err == nil {
-			if err = alive(made); err != nil {
-				err = errors.Join(fmt.Errorf("%s: %w, from which training does not get away: leave the option out for a new adapter", quote.Path(a.Init), err), made.Close())
-			}
-		}
-		if err != nil {
-			return nil, options.Failed("init", err)
-		}
-		return made, nil
+		return made, options.Failed("init", err)
 	}
 	made, err := r.Adapters.New(m, a.config(r, text))
 	return made, options.Failed("targets", err)
-}
-
-// alive returns an error for an adapter whose weights are all zero.
-func alive(a sd.Adapter) error {
-	err := errors.New("all its weights are zero")
-	for _, p := range a.Parameters() {
-		failed := torch.Run(p.Device(), func(s *torch.Scope) error {
-			return s.NoGrad(func(s *torch.Scope) error {
-				if p.Abs(s).Max(s).Item() != 0 {
-					err = nil
-				}
-				return nil
-			})
-		})
-		if err == nil || failed != nil {
-			return failed
-		}
-	}
-	return err
 }
 
 // adapterFiles writes the snapshots of an adapter.
@@ -154,9 +130,6 @@ func (f *adapterFiles) Write(_ context.Context, _ *torch.Scope, step int, images
 	return f.adapter.Save(f.Path(step), file)
 }
 
-// optionsEntry is the entry of an adapter's metadata that has the run's options.
-const optionsEntry = "onestep_options"
-
 // about is what an adapter's file says of the run.
 func (p *Plan) about(a *Adapter, method string) sd.AdapterFile {
 	r := p.Run
@@ -175,7 +148,7 @@ func (p *Plan) about(a *Adapter, method string) sd.AdapterFile {
 			"ss_max_train_steps": strconv.Itoa(r.Steps), "ss_total_batch_size": strconv.Itoa(r.Batch * r.GradAccum), "ss_gradient_accumulation_steps": strconv.Itoa(r.GradAccum),
 			"ss_optimizer": "AdamW", "ss_seed": strconv.FormatUint(r.Seed, 10), "ss_num_train_images": strconv.Itoa(p.Data.Len()), "ss_mixed_precision": map[string]string{"f32": "no", "f16": "fp16", "bf16": "bf16"}[r.DType],
 			"ss_gradient_checkpointing": map[bool]string{true: "True", false: "False"}[r.Checkpointing], "ss_clip_skip": strconv.Itoa(r.ClipSkip + 1),
-			optionsEntry: string(options),
+			sd.RunEntry: string(options),
 		},
 	}
 }

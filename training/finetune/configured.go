@@ -8,7 +8,10 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -18,8 +21,8 @@ import (
 
 // asked are options that a dataset configuration may have, too, as they were given; 0: not given.
 type asked struct {
-	batch, resolution, valSteps int
-	prior                       *float64
+	batch, resolution int
+	prior             *float64
 }
 
 // configured takes over the batch size and the resolution of a dataset configuration, which take precedence over the options as its other values
@@ -42,6 +45,9 @@ func (p *Plan) configured(given asked) error {
 		if n := p.timesteps; n%m.Skip != 0 {
 			p.note("the skipping step %d does not divide the %d timesteps of the chain: the last %d are not trained", m.Skip, n, n%m.Skip)
 		}
+		if grid := p.grid(m); m.Phases > grid {
+			return options.Refuse("phases", "%s: want at most the %d timesteps of the grid with a skipping step of %d, got %d", options.NameOf("phases"), grid, m.Skip, m.Phases)
+		}
 		if grid := p.grid(m); m.LoRA && grid != 50 {
 			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50: set it in other programs (original_inference_steps of LCM samplers)", m.Skip, grid)
 		}
@@ -57,6 +63,28 @@ func (p *Plan) configured(given asked) error {
 		p.side, r.Resolution = side, side
 	}
 	return nil
+}
+
+// startsFromOther says that the adapter that training starts from was trained in another way.
+func (p *Plan) startsFromOther(a *Adapter) {
+	was, now := a.from.Run, sd.AdapterRun{Command: p.method.kind()}
+	if m, ok := p.method.(*LCM); ok {
+		now.Phases, now.Trajectory = m.Phases, m.Trajectory
+	}
+	if was.Command != "" && was != now {
+		p.note("the adapter that training starts from, %s, was trained in another way (%s), which this run changes", quote.Path(a.Init), wayOf(was))
+	}
+}
+
+// wayOf names the method of a run.
+func wayOf(r sd.AdapterRun) string {
+	switch {
+	case r.Phases > 0:
+		return r.Command + " in " + plural.N(r.Phases, "phase")
+	case r.Trajectory:
+		return r.Command + " with trajectory consistency"
+	}
+	return r.Command
 }
 
 // grid is the number of timesteps that a model is distilled on.

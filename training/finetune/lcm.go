@@ -1,7 +1,6 @@
 package finetune
 
 import (
-	"cmp"
 	"context"
 
 	"github.com/onestep-go/onestep/internal/options"
@@ -60,7 +59,7 @@ func (r *LCM) fill() error {
 	if err := r.checkInit(false); err != nil {
 		return err
 	}
-	if err := r.defaults(r, cmp.Or(r.Phases, 4)); err != nil {
+	if err := r.defaults(r); err != nil {
 		return err
 	}
 	if r.LR == 0 {

@@ -91,7 +91,7 @@ func (r *LDM) fill() error {
 	if r.LRSchedule != "constant" {
 		r.lrDecay = r.LRDecay
 	}
-	if err := r.defaults(r, 25); err != nil {
+	if err := r.defaults(r); err != nil {
 		return err
 	}
 	if r.ValPrompts != "" && r.ValGuide == nil {

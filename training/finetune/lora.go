@@ -3,10 +3,10 @@ package finetune
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
@@ -31,8 +31,7 @@ type LoRA struct {
 
 	_ struct{} `overrides:"precision" omit:"true"` // no network is trained, but adapters of a frozen one
 
-	few    sd.AdapterInfo // of FewStep
-	fewRun distilled      // that made it
+	few sd.AdapterInfo // of FewStep
 }
 
 // Plan reads what the model and the data are, and decides everything, without reading weights. The caller closes what it returns.
@@ -51,11 +50,7 @@ func (r *LoRA) fill() error {
 	if err := r.checkInit(r.TextEncoder); err != nil {
 		return err
 	}
-	steps := 25
-	if r.FewStep != "" {
-		steps = 4
-	}
-	if err := r.defaults(r, steps); err != nil {
+	if err := r.defaults(r); err != nil {
 		return err
 	}
 	if r.LR == 0 {
@@ -81,32 +76,23 @@ func (r *LoRA) continues() error {
 	return nil
 }
 
-// inspectFewStep reads what the few-step adapter is. valSteps are the sampling steps of validation images that were asked for; 0: none.
-func (r *LoRA) inspectFewStep(p *Plan, valSteps int) (err error) {
-	if r.few, err = r.Adapters.Inspect(p.files, r.FewStep); err != nil {
+// inspectFewStep reads what the few-step adapter is.
+func (r *LoRA) inspectFewStep(p *Plan) (err error) {
+	file := quote.Path(r.FewStep)
+	r.few, err = r.Adapters.Inspect(p.files, r.FewStep)
+	switch {
+	case err != nil:
 		return options.Failed("few-step", err)
-	}
-	if r.fewRun = distilledBy(r.few); r.fewRun.Run == r.kind() {
-		p.note("%s was trained as a style or a subject (train-lora): images in few steps need a few-step adapter, such as one of train-lcm", quote.Path(r.FewStep))
-	}
-	if r.fewRun.Phases > 0 && valSteps == 0 {
-		r.ValSteps = r.fewRun.Phases
+	case r.few.Idle:
+		return options.Failed("few-step", fmt.Errorf("%s: its factors are zero, so that it has no effect: want a few-step adapter", file))
+	case r.Init != "" && r.few.Sum == r.from.Sum:
+		return options.Refuse("few-step", "%s: it is the same adapter as that of %s, whose effect would double: leave one of them out", options.NameOf("few-step"), options.NameOf("init"))
+	case r.few.Run.Command == r.kind():
+		p.note("%s was trained as a style or a subject (train-lora): images in few steps need a few-step adapter, such as one of train-lcm", file)
+	case r.few.Run.Phases > 0:
+		p.note("%s is a few-step adapter of %s: the style is trained for as many sampling steps, with the sampler tcd and eta 0", file, plural.N(r.few.Run.Phases, "phase"))
 	}
 	return nil
-}
-
-// distilled is what an adapter's file says of the run that made it.
-type distilled struct {
-	Run        string // such as train-lcm; "": not a run of this library
-	Phases     int    // of phased consistency; 0: none
-	Trajectory bool
-}
-
-func distilledBy(info sd.AdapterInfo) (d distilled) {
-	if json.Unmarshal([]byte(info.Metadata[optionsEntry]), &d) != nil || d.Phases < 0 || d.Phases > 1000 {
-		return distilled{}
-	}
-	return d
 }
 
 // learn makes the adapter and the objective.
@@ -144,13 +130,10 @@ func (r *LoRA) keepFewSteps(s *session, model models.DDPM) (training.Objective, 
 		return nil, options.Failed("few-step", err)
 	}
 	s.own(func() { _ = few.Close() })
-	if err := alive(few); err != nil {
-		return nil, options.Failed("few-step", fmt.Errorf("%s: %w: want a few-step adapter", quote.Path(r.FewStep), err))
-	}
 	with, without := model, model
 	with.Net = &models.Adapted{Net: model.Net, Adapters: s.adapter.At(1).And(few.At(1)), Learned: s.adapter}
 	without.Net = &models.Adapted{Net: model.Net, Adapters: few.At(1)}
-	steps := visited(s.timesteps, r.few.OriginalSteps, cmp.Or(r.fewRun.Phases, 4))
+	steps := visited(s.timesteps, r.few.OriginalSteps, cmp.Or(r.few.Run.Phases, fewSteps))
 	return &training.FewStep{Steps: steps, Model: &models.Latent{Model: &with}, Frozen: &models.Latent{Model: &without}, Match: r.Match}, nil
 }
 

@@ -3,6 +3,7 @@ package finetune_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"image"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/training"
 	. "github.com/onestep-go/onestep/training/finetune"
 )
@@ -218,10 +221,28 @@ func TestFewStepKinds(t *testing.T) {
 			require.Equal(t, c.eta, s.Eta, name)
 			require.Equal(t, c.steps, s.Steps, name)
 		}
-		style.Out, style.ValSteps = t.TempDir()+"/asked", 3
+		// It resumes with what its options.json has, and not without the adapter, whose part of the loss would be missing.
+		text, err := os.ReadFile(filepath.Join(style.Out, "options.json"))
+		require.NoError(t, err)
+		values, err := ReadOptions(&style, text)
+		require.NoError(t, err)
+		again := LoRA{Run: run()}
+		require.NoError(t, SetOptions(&again, values))
+		again.Out, again.Resume, again.Steps, again.ValPrompts = style.Out, true, 2, ""
+		_, err = again.Train(t.Context())
+		require.NoError(t, err, name)
+		without := LoRA{Run: again.Run, Adapter: Adapter{Rank: 4}}
+		without.Steps = 3
+		_, err = without.Train(t.Context())
+		require.ErrorContains(t, err, "few_step was", name)
+		// Conversion to another layout loses nothing of how the adapter is used.
+		other := filepath.Join(t.TempDir(), "other.safetensors")
+		convert(t, model, lcm.Snapshot, other, lora.PEFT)
+		style.Out, style.ValSteps, style.FewStep = t.TempDir()+"/asked", 3, other
 		_, err = style.Train(t.Context())
 		require.NoError(t, err, name)
 		require.Equal(t, 3, seen[2].Steps, name)
+		require.Equal(t, c.sampler, seen[2].Sampler, name)
 	}
 
 	plain, err := LoRA{Run: run(), Adapter: Adapter{Rank: 4}}.Train(t.Context())
@@ -237,34 +258,65 @@ func TestUselessAdapters(t *testing.T) {
 	model, data := base(t, "sd15"), photos(t, 3)
 	first, err := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}.Train(t.Context())
 	require.NoError(t, err)
-	zero := filepath.Join(t.TempDir(), "zero.safetensors")
+	dir := t.TempDir()
+	zero, idle, twin := filepath.Join(dir, "zero.safetensors"), filepath.Join(dir, "idle.safetensors"), filepath.Join(dir, "twin.safetensors")
 	copyFile(t, first.Snapshot, zero)
-	empty(t, zero)
-	twin := filepath.Join(t.TempDir(), "twin.safetensors")
-	copyFile(t, first.Snapshot, twin)
+	empty(t, zero, "")
+	copyFile(t, first.Snapshot, idle)
+	empty(t, idle, "lora_up.weight")
+	convert(t, model, first.Snapshot, twin, lora.PEFT)
 	for _, c := range []struct{ init, few, option, want string }{
 		{zero, "", "init", "zero.safetensors: all its weights are zero"},
-		{"", zero, "few-step", "zero.safetensors: all its weights are zero"},
+		{"", zero, "few-step", "zero.safetensors: its factors are zero"},
+		{"", idle, "few-step", "idle.safetensors: its factors are zero"},
 		{first.Snapshot, twin, "few-step", "the same adapter"},
 	} {
 		run := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Init: c.init}, FewStep: c.few}
 		if c.init == "" {
 			run.Rank = 4
 		}
-		_, err := run.Train(t.Context())
+		_, err := run.Plan(t.Context())
 		var of *OptionError
 		require.ErrorAs(t, err, &of)
 		require.Equal(t, c.option, of.Option)
 		require.ErrorContains(t, err, c.want)
 		require.NoDirExists(t, run.Out)
 	}
+	fresh := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Init: idle}} // as a new adapter is
+	p, err := fresh.Plan(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(p.Notices(), "\n"), "trained in another way (train-lcm)")
+	require.NoError(t, p.Close())
 }
 
-// empty sets all values of a safetensors file to zero.
-func empty(t *testing.T, path string) {
+// convert writes an adapter in another layout.
+func convert(t *testing.T, model, from, to string, layout lora.Layout) {
+	t.Helper()
+	files, err := weights.Open(model, weights.Options{})
+	require.NoError(t, err)
+	f, err := lora.Open(from)
+	require.NoError(t, err)
+	require.NoError(t, f.Write(to, files, lora.WriteOptions{Layout: layout}))
+	require.NoError(t, f.Close())
+	require.NoError(t, files.Close())
+}
+
+// empty sets the values of the tensors whose names end so to zero in a safetensors file.
+func empty(t *testing.T, path, ends string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	clear(text[8+binary.LittleEndian.Uint64(text):])
+	begin := 8 + binary.LittleEndian.Uint64(text)
+	var header map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(text[8:begin], &header))
+	for name, about := range header {
+		var tensor struct {
+			Offsets []uint64 `json:"data_offsets"`
+		}
+		if name != "__metadata__" && strings.HasSuffix(name, ends) {
+			require.NoError(t, json.Unmarshal(about, &tensor))
+			clear(text[begin+tensor.Offsets[0] : begin+tensor.Offsets[1]])
+		}
+	}
 	require.NoError(t, os.WriteFile(path, text, 0o600))
 }

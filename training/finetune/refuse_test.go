@@ -93,6 +93,7 @@ func TestBadInput(t *testing.T) {
 		"val-data":     {func(r *LCM) { r.ValData, r.ValBatches = data, new(0) }, "val-data", []string{"val_batches"}},
 		"kohya's":      {func(r *LCM) { r.ValPrompts = kohya }, "val-prompts", []string{"line 2", "--w"}},
 		"two methods":  {func(r *LCM) { r.Phases, r.Trajectory = 4, true }, "phases", []string{"trajectory"}},
+		"phases":       {func(r *LCM) { r.Phases = 51 }, "phases", []string{"50", "51"}},
 		"kept tokens":  {func(r *LCM) { r.KeepTokens = 2 }, "keep-tokens", []string{"shuffle"}},
 	} {
 		t.Run(name, func(t *testing.T) {

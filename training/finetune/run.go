@@ -143,8 +143,8 @@ type Result struct {
 	Corrupt  int     // images skipped because they cannot be decoded
 }
 
-// defaults fills in defaults, and refuses values out of range. steps are the sampling steps of validation images if none are asked for.
-func (r *Run) defaults(p any, steps int) error {
+// defaults fills in defaults, and refuses values out of range.
+func (r *Run) defaults(p any) error {
 	if err := options.Fill(p); err != nil {
 		return err
 	}
@@ -156,11 +156,11 @@ func (r *Run) defaults(p any, steps int) error {
 	if r.LogEvery == 0 {
 		r.LogEvery = max(1, r.Steps/2000)
 	}
-	if r.ValPrompts == "" && (r.ValSteps != steps || slices.Contains(r.Given, "val-steps")) && r.changed(p, "val-steps") {
-		return r.without("val-steps", "val-prompts")
-	}
-	if r.ValSteps == 0 {
-		r.ValSteps = steps
+	if r.ValPrompts == "" && r.changed(p, "val-steps") {
+		if slices.Contains(r.Given, "val-steps") || !slices.Contains(earlierSteps, r.ValSteps) {
+			return r.without("val-steps", "val-prompts")
+		}
+		r.ValSteps = 0
 	}
 	if w := r.LRWarmup.Steps(r.Steps); w > r.Steps {
 		return options.Refuse("lr-warmup", "%s: want at most the %d steps of the run, got %d", options.NameOf("lr-warmup"), r.Steps, w)
@@ -179,6 +179,15 @@ func (r *Run) defaults(p any, steps int) error {
 	}
 	return nil
 }
+
+// Sampling steps of validation images that are asked for by none.
+const (
+	fewSteps  = 4
+	manySteps = 25
+)
+
+// earlierSteps are in the options.json of earlier versions where none were asked for.
+var earlierSteps = []int{fewSteps, manySteps}
 
 // changed reports whether an option was given, or has another value than its default. A run that is resumed has the defaults in its
 // options.json, which therefore are no error where they have no effect.
@@ -337,6 +346,9 @@ func (r *Run) mayChange(p any, holds map[string]string) []string {
 		may = append(may, "precision")
 	}
 	for _, entry := range []string{"data", "model", "init", "few_step", "autoencoder"} { // where a run reads the same, the path does not matter
+		if o, ok := options.Named(p, strings.ReplaceAll(entry, "_", "-")); ok && o.IsZero() && was[entry] != nil {
+			continue // the run had it, and would go on without
+		}
 		now, before := holds[entry+"_holds"], was[entry+"_holds"]
 		if now == "" || now == before {
 			if may = append(may, entry); entry == "data" {

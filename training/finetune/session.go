@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
@@ -71,7 +72,7 @@ type Plan struct {
 // plan decides everything about a run.
 func plan(ctx context.Context, m method) (_ *Plan, err error) {
 	r := m.common()
-	given := asked{r.Batch, r.Resolution, r.ValSteps, r.PriorWeight}
+	given := asked{r.Batch, r.Resolution, r.PriorWeight}
 	if err := m.fill(); err != nil {
 		return nil, err
 	}
@@ -114,12 +115,13 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 				}
 			}
 			p.Modules, p.Parameters = a.from.Modules, a.from.Parameters
+			p.startsFromOther(a)
 		} else if p.Modules, p.Parameters, err = a.plan(r, p.files, p.trainsText()); err != nil {
 			return nil, err
 		}
 	}
 	if l, ok := m.(*LoRA); ok && l.FewStep != "" {
-		if err = l.inspectFewStep(p, given.valSteps); err != nil {
+		if err = l.inspectFewStep(p); err != nil {
 			return nil, err
 		}
 	}
@@ -404,8 +406,8 @@ func (s *session) openModel(ctx context.Context) (err error) {
 		if s.holds["few_step_holds"], err = sumOfFile(ctx, l.few); err != nil {
 			return options.Failed("few-step", err)
 		}
-		if s.holds["few_step_holds"] == s.holds["init_holds"] {
-			return options.Refuse("few-step", "%s: it is the same adapter as that of %s, whose effect would double: leave one of them out", options.NameOf("few-step"), options.NameOf("init"))
+		if n := l.few.Run.Phases; n > 0 { // which decide the timesteps
+			s.holds["few_step_holds"] += ", " + plural.N(n, "phase")
 		}
 	}
 	s.Plan.files, s.read = nil, files // the model owns them

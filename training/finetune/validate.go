@@ -1,6 +1,7 @@
 package finetune
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -204,7 +205,7 @@ func (v *validation) takes(perSecond float64) time.Duration {
 		samples = float64(*v.Run.ValBatches * v.Run.Batch)
 	}
 	if v.Run.Draw != nil {
-		samples += float64(len(v.prompts)*v.Run.ValSteps) * 2 / 3
+		samples += float64(len(v.prompts)*v.sampling()) * 2 / 3
 	}
 	return time.Duration(samples / perSecond * float64(time.Second))
 }
@@ -240,7 +241,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 		return nil
 	}
 	sampler, eta := v.sampler()
-	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: sampler, Eta: eta, OriginalSteps: v.originalSteps(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
+	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: sampler, Eta: eta, OriginalSteps: v.originalSteps(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: v.sampling()}
 	if r.ValGuide != nil {
 		sample.Guidance = max(*r.ValGuide, noGuidance) // where 0 is the sampler's default
 	}
@@ -260,19 +261,32 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	return vision.Write(v.dir.File(fmt.Sprintf("samples-%07d.png", k)), grid, vision.WriteOptions{Overwrite: true, Texts: sample.texts()})
 }
 
-// sampler is that of few steps, and its eta; nil: the default. A latent consistency model's own is lcm.
-func (p *Plan) sampler() (name string, eta *float64) {
-	var d distilled
+// sampling is the number of sampling steps of validation images.
+func (p *Plan) sampling() int {
+	steps := manySteps
+	if p.method.fewStep() {
+		steps = cmp.Or(p.distilled().Phases, fewSteps)
+	}
+	return cmp.Or(p.Run.ValSteps, steps)
+}
+
+// distilled is how the few-step model of the run is trained, or was.
+func (p *Plan) distilled() sd.AdapterRun {
 	switch m := p.method.(type) {
 	case *LCM:
-		d.Phases, d.Trajectory = m.Phases, m.Trajectory
+		return sd.AdapterRun{Phases: m.Phases, Trajectory: m.Trajectory}
 	case *LoRA:
-		d = m.fewRun
+		return m.few.Run
 	}
-	switch {
-	case d.Phases > 0:
+	return sd.AdapterRun{}
+}
+
+// sampler is that of few steps, and its eta; nil: the default. A latent consistency model's own is lcm.
+func (p *Plan) sampler() (name string, eta *float64) {
+	switch of := p.distilled(); {
+	case of.Phases > 0:
 		return "tcd", new(0.0)
-	case d.Trajectory:
+	case of.Trajectory:
 		return "tcd", nil
 	case p.method.fewStep() && p.method.adapter() != nil:
 		return "lcm", nil

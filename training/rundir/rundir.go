@@ -132,6 +132,9 @@ func (d *Dir) holds() bool {
 // Check returns the error that Open would return, but creates nothing: for programs with long work to do before they open the directory.
 // begun reports whether there is a run that has done a step.
 func Check(path string, options map[string]any, resume bool, may ...string) (begun bool, err error) {
+	if err := atomicfile.Writable(path); err != nil {
+		return false, fmt.Errorf("run directory: %w", err)
+	}
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

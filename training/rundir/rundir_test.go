@@ -340,3 +340,18 @@ func TestLinksAreNotWritten(t *testing.T) {
 		}
 	}
 }
+
+// A run directory that cannot be made is an error before any work: below a file, and where a link leads nowhere.
+func TestCheckIsWritable(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "link")))
+	for path, want := range map[string]string{"file/run": "not a directory", "link": "link is a symbolic link whose target does not exist"} {
+		_, err := Check(filepath.Join(dir, path), nil, false)
+		require.ErrorContains(t, err, want)
+	}
+	begun, err := Check(filepath.Join(dir, "new/run"), nil, false)
+	require.NoError(t, err)
+	require.False(t, begun)
+	require.NoDirExists(t, filepath.Join(dir, "new"))
+}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
@@ -304,6 +305,13 @@ func (on *adapters) suits(sampler string) (notes []string) {
 	for _, a := range on.loaded {
 		if hint, ok := wants(nameOf(a), sampler); ok {
 			notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", quote.Text(nameOf(a)), hint, sampler))
+			continue
+		}
+		switch run := a.File().Run(); {
+		case run.Phases > 0 && sampler != "tcd":
+			notes = append(notes, fmt.Sprintf("the adapter %s was trained for %s with the sampler tcd and eta 0; the sampler here is %s", quote.Text(nameOf(a)), plural.N(run.Phases, "sampling step"), sampler))
+		case run.Trajectory && sampler != "tcd":
+			notes = append(notes, fmt.Sprintf("the adapter %s was trained for the sampler tcd; the sampler here is %s", quote.Text(nameOf(a)), sampler))
 		}
 	}
 	return notes

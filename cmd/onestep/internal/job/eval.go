@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/evaluation"
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training/dataset"
@@ -292,7 +293,7 @@ func featureCache() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err == nil {
 		dir = filepath.Join(dir, "onestep", "features")
-		err = writable(dir)
+		err = atomicfile.Writable(dir)
 	}
 	if err != nil {
 		return "", notCached(err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/evaluation"
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -19,7 +20,7 @@ func (o Eval) canWrite() error {
 	if o.Nearest == "" {
 		return nil
 	}
-	if err := writable(directoryOf(o.Nearest)); err != nil {
+	if err := atomicfile.Writable(directoryOf(o.Nearest)); err != nil {
 		return fmt.Errorf("--nearest: %w", err)
 	}
 	return mayWrite(o.Nearest, o.Overwrite)

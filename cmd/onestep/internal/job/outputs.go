@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -48,13 +49,13 @@ func (o Generate) files() ([]string, error) {
 		folders[directoryOf(f)] = true
 	}
 	for dir := range folders {
-		if err := writable(dir); err != nil {
+		if err := atomicfile.Writable(dir); err != nil {
 			return nil, fmt.Errorf("--out: %w", err)
 		}
 	}
 	there := files
 	if o.Preview != "" {
-		if err := writable(directoryOf(o.Preview)); err != nil {
+		if err := atomicfile.Writable(directoryOf(o.Preview)); err != nil {
 			return nil, fmt.Errorf("--preview: %w", err)
 		}
 		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {

@@ -125,7 +125,7 @@ func (p Path) scaled() string {
 	if _, err := os.Stat(p.Path[:i]); err != nil {
 		return ""
 	}
-	return fmt.Sprintf("; it takes no scale: %s %s", p.Flag, shellWord(p.Path[:i]))
+	return "; it takes no scale: " + strings.TrimSpace(p.Flag+" "+shellWord(p.Path[:i]))
 }
 
 // ownModel is the path of a model of onestep train; builtin and the like are names, not paths.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/sampling/generate"
@@ -213,7 +214,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	default:
 		return nil, false, usage("--out: want FILE.png, FILE.jpg or FILE.webp for a grid or DIR/ for one file per image, got %s", quote.Quoted(o.Out))
 	}
-	if err := writable(directoryOf(files[0])); err != nil {
+	if err := atomicfile.Writable(directoryOf(files[0])); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)
 	}
 	if err := o.edit.spares(files, folder); err != nil {

@@ -13,38 +13,6 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// writable checks before long work that files can be written to a directory or, if it does not exist, to the nearest parent that does:
-// [MakeDirectory] creates it when there is something to write. It removes temporary files that killed processes left there.
-func writable(dir string) error {
-	if trimmed := strings.TrimRight(dir, "/"); trimmed != "" { // a file with a trailing slash is reported below
-		dir = trimmed
-	}
-	wanted := dir
-	st, err := os.Stat(dir)
-	for ; errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
-		if filepath.Base(dir) == ".." { // above a directory that does not exist
-			break
-		}
-		dir = filepath.Dir(dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the directory %s does not exist", quote.Path(wanted))
-	}
-	if err != nil {
-		return err
-	}
-	if !st.IsDir() {
-		return fmt.Errorf("%s is not a directory", quote.Path(dir))
-	}
-	if err := atomicfile.Probe(dir); err != nil {
-		return fmt.Errorf("cannot write to the directory %s: %w", quote.Path(dir), err)
-	}
-	if dir == wanted {
-		atomicfile.Sweep(dir)
-	}
-	return nil
-}
-
 // MakeDirectory creates the directory of a file and its parents.
 func MakeDirectory(file string) error { return os.MkdirAll(directoryOf(file), 0o777) }
 
@@ -89,7 +57,7 @@ func mayWrite(path string, overwrite bool) error {
 // Writable checks before long work that --out FILE or --out DIR can be written, and removes temporary files that killed processes left next
 // to it.
 func Writable(out string) error {
-	if err := writable(directoryOf(out)); err != nil {
+	if err := atomicfile.Writable(directoryOf(out)); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
 	st, err := os.Stat(out)
