@@ -93,7 +93,7 @@ func Compare(ctx context.Context, f Features, set Set, generated Images, o Optio
 }
 
 // Compare measures how generated images differ from the real ones. They are used as they come; memory does not grow with their number but
-// for 16 bytes each.
+// for 16 bytes each. With an error the report is empty.
 func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (out Report, err error) {
 	if o.Rows < 0 || o.Pairs < 0 {
 		return out, fmt.Errorf("evaluation: want positive numbers of rows and pairs, got %d and %d", o.Rows, o.Pairs)
@@ -172,7 +172,10 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 			return seen.finish(s, &out)
 		})
 	})
-	return out, err
+	if err != nil { // figures that were not reached are not zero
+		return Report{}, err
+	}
+	return out, nil
 }
 
 // floor measures real images against the others.

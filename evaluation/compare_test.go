@@ -386,3 +386,35 @@ func TestExtractorOfOtherShapes(t *testing.T) {
 		require.ErrorContains(t, err, "the extractor Odd returned float32 of shape "+want+" for 32 images: want floating-point features [32, D]")
 	}
 }
+
+// ending is a context that is cancelled when it has been asked for its error that many times.
+type ending struct {
+	context.Context
+	left int
+}
+
+func (e *ending) Err() error {
+	if e.left--; e.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A comparison that is cancelled has no figures, wherever it is: those that it did not reach would be taken for zeros.
+func TestCancelledHasNoFigures(t *testing.T) {
+	reference, err := evaluation.NewReference(context.Background(), features, draw(1, 60, 100), evaluation.ReferenceOptions{})
+	require.NoError(t, err)
+	defer reference.Close()
+	cancelled := 0
+	for left := range 100 {
+		ctx := &ending{context.Background(), 1 << 30}
+		report, err := reference.Compare(ctx, draw(2, 40, 100).all, evaluation.Options{Measure: func() { ctx.left = left }})
+		if err == nil {
+			break
+		}
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, report)
+		cancelled++
+	}
+	require.Greater(t, cancelled, 2, "the floor is cancelled, too")
+}

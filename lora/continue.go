@@ -52,8 +52,7 @@ func (Adapters) Continue(m *sd.Model, path string) (sd.Adapter, error) {
 	return a, nil
 }
 
-// Inspect describes an adapter's file for a model whose weights are not read. It returns the errors of [Continue] but that
-// of values that are not finite.
+// Inspect describes an adapter's file for a model whose weights are not read. It returns the errors of [Continue].
 func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err error) {
 	f, err := Open(path)
 	if err != nil {
@@ -78,6 +77,9 @@ func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err
 		}
 	}
 	info.Tensors, info.OriginalSteps, info.Run = f.Tensors, f.OriginalSteps(), f.Run()
+	if err := f.finite(match.pairs); err != nil {
+		return info, fmt.Errorf("%s: %w", quote.Path(path), err)
+	}
 	if err := f.weigh(match.pairs, &info); err != nil {
 		return info, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
@@ -111,7 +113,7 @@ func (f *File) weigh(pairs []pair, info *sd.AdapterInfo) error {
 		if err != nil {
 			return err
 		}
-		info.Idle = info.Idle && !(set[down] && set[up])
+		info.Idle = info.Idle && !(set[down] && set[up] && p.spot.part == unetPart)
 		info.Stuck = info.Stuck && !set[down] && !set[up]
 	}
 	info.Sum = hex.EncodeToString(sum.Sum(nil))

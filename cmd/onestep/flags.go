@@ -152,7 +152,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &missing):
 		msg = fmt.Sprintf("--%s: its value is missing", missing.GetFlag().Name)
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		near := suggest.Near(unknown.GetSpecifiedName(), flagNames(cmd.Flags()))
+		near := nearFlags(unknown.GetSpecifiedName(), cmd.Flags())
 		for i := range near {
 			near[i] = "--" + near[i]
 		}
@@ -169,7 +169,7 @@ var namesFiles = regexp.MustCompile(`\b(FILE|DIR|PATH|DATA|NAME)\b`)
 func noEmptyNames(cmd *cobra.Command) (err error) {
 	var takesAway []string
 	if from := cmd.Flags().Lookup("from"); from != nil && from.Value.String() != "" {
-		takesAway = []string{"unet", "text-encoder", "text-encoder-2", "vae", "tiny-vae", "control-model", "lora"}
+		takesAway = []string{"unet", "text-encoder", "text-encoder-2", "vae", "tiny-vae", "lora"}
 	}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if slices.Contains(takesAway, f.Name) {

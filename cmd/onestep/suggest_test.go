@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -137,5 +138,28 @@ func TestSuggestionsOfTheTool(t *testing.T) {
 		} else {
 			require.Contains(t, stderr.String(), ": did you mean "+c.want+"?", "%q", c.args)
 		}
+	}
+}
+
+// Flags of other programs are answered with ours of that meaning; each of ours is there in a command.
+func TestFlagsOfOtherPrograms(t *testing.T) {
+	for args, want := range map[string]string{
+		"generate --guidance_scale 7": "--guidance?", "generate --num-inference-steps 4": "--steps?", "generate --cfg-scale 7": "--guidance?",
+		"train-lora --network_dim 8": "--rank?", "train-lora --pretrained_model_name_or_path x": "--model?", "train --learning_rate 0.1": "--lr?",
+		"convert --cfg 1": "unknown flag --cfg (see",
+	} {
+		code, _, errs := try(strings.Fields(args)...)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, errs, want, args)
+	}
+	ours := map[string]bool{}
+	for _, c := range (&app{}).root().Commands() {
+		for _, name := range flagNames(c.Flags()) {
+			ours[name] = true
+		}
+	}
+	for other, name := range elsewhere {
+		require.True(t, ours[name], "%s: %s", other, name)
+		require.False(t, ours[other], other)
 	}
 }

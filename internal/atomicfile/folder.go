@@ -104,13 +104,13 @@ func Writable(dir string) error {
 	wanted := dir
 	st, err := os.Stat(dir)
 	for ; errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
+		if link, err := os.Lstat(dir); err == nil && link.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%s is a symbolic link whose target does not exist", quote.Path(dir))
+		}
 		if filepath.Base(dir) == ".." { // above a directory that does not exist
 			break
 		}
 		dir = filepath.Dir(dir)
-	}
-	if st, err := os.Lstat(wanted); dir != wanted && err == nil && st.Mode()&fs.ModeSymlink != 0 {
-		return fmt.Errorf("%s is a symbolic link whose target does not exist", quote.Path(wanted))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the directory %s does not exist", quote.Path(wanted))

@@ -65,7 +65,7 @@ type AdapterInfo struct {
 	OriginalSteps int
 	Tensors       string // the file with its tensors
 	Sum           string // identifies its weights, in whatever layout they are written
-	Idle          bool   // it has no effect: all products of its factors are zero
+	Idle          bool   // it has no effect on the U-Net: it has no modules there, or all products of their factors are zero
 	Stuck         bool   // it cannot be trained: of all products both factors are zero, or the scale
 	Run           AdapterRun
 }

@@ -71,7 +71,7 @@ func (a *Adapter) inspect(r *Run, files *weights.Model) error {
 	var err error
 	a.from, err = r.Adapters.Inspect(files, a.Init)
 	if err == nil && a.from.Stuck {
-		err = fmt.Errorf("%s: all its weights are zero, which training cannot change: leave the option out for a new adapter", quote.Path(a.Init))
+		err = fmt.Errorf("%s: all its weights or its scale are zero, which training cannot change: leave the option out for a new adapter", quote.Path(a.Init))
 	}
 	return options.Failed("init", err)
 }

@@ -52,7 +52,7 @@ func (r *LCM) fill() error {
 	if !r.LoRA {
 		for _, o := range options.Of(&r.Adapter) {
 			if r.changed(r, o.Name) {
-				return options.Refuse(o.Name, "%s is of adapters: %s, or leave it out for a full model", options.NameOf(o.Name), options.SetOf("lora", ""))
+				return options.Refuse(o.Name, "%s is only for adapters: %s, or leave it out for a full model", options.NameOf(o.Name), options.SetOf("lora", ""))
 			}
 		}
 	}

@@ -84,9 +84,13 @@ func (r *LoRA) inspectFewStep(p *Plan) (err error) {
 	case err != nil:
 		return options.Failed("few-step", err)
 	case r.few.Idle:
-		return options.Failed("few-step", fmt.Errorf("%s: its factors are zero, so that it has no effect: want a few-step adapter", file))
+		return options.Failed("few-step", fmt.Errorf("%s: it has no effect on the U-Net, where its factors or its scale are zero or missing: want a few-step adapter", file))
 	case r.Init != "" && r.few.Sum == r.from.Sum:
 		return options.Refuse("few-step", "%s: it is the same adapter as that of %s, whose effect would double: leave one of them out", options.NameOf("few-step"), options.NameOf("init"))
+	case r.few.Text:
+		p.note("%s has modules for text encoders, which are not used in training", file)
+	}
+	switch {
 	case r.few.Run.Command == r.kind():
 		p.note("%s was trained as a style or a subject (train-lora): images in few steps need a few-step adapter, such as one of train-lcm", file)
 	case r.few.Run.Phases > 0:

@@ -266,9 +266,9 @@ func TestUselessAdapters(t *testing.T) {
 	empty(t, idle, "lora_up.weight")
 	convert(t, model, first.Snapshot, twin, lora.PEFT)
 	for _, c := range []struct{ init, few, option, want string }{
-		{zero, "", "init", "zero.safetensors: all its weights are zero"},
-		{"", zero, "few-step", "zero.safetensors: its factors are zero"},
-		{"", idle, "few-step", "idle.safetensors: its factors are zero"},
+		{zero, "", "init", "zero.safetensors: all its weights or its scale are zero"},
+		{"", zero, "few-step", "zero.safetensors: it has no effect"},
+		{"", idle, "few-step", "idle.safetensors: it has no effect"},
 		{first.Snapshot, twin, "few-step", "the same adapter"},
 	} {
 		run := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Init: c.init}, FewStep: c.few}
@@ -319,4 +319,30 @@ func empty(t *testing.T, path, ends string) {
 		}
 	}
 	require.NoError(t, os.WriteFile(path, text, 0o600))
+}
+
+// An adapter of the text encoders alone is trained: its snapshots are looked at with a prompt that they encode. As a few-step adapter, which acts on
+// the U-Net, it is refused.
+func TestTextAlone(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 3)
+	run := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4, Targets: []string{"q_proj"}}, TextEncoder: true}
+	r, err := run.Train(t.Context())
+	require.NoError(t, err)
+	for name := range weightsOf(t, r.Snapshot) {
+		require.True(t, strings.HasPrefix(name, "lora_te_"), name)
+	}
+	style := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}, FewStep: r.Snapshot}
+	_, err = style.Plan(t.Context())
+	var of *OptionError
+	require.ErrorAs(t, err, &of)
+	require.Equal(t, "few-step", of.Option)
+
+	both := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}, TextEncoder: true}
+	r, err = both.Train(t.Context())
+	require.NoError(t, err)
+	style.FewStep = r.Snapshot
+	p, err := style.Plan(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(p.Notices(), "\n"), "modules for text encoders, which are not used")
+	require.NoError(t, p.Close())
 }

@@ -4,7 +4,9 @@ import (
 	"math"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // probe is an input by which two networks are compared: noise at a timestep in the middle of the chain, with the empty prompt.
@@ -23,11 +25,24 @@ func (s *session) probe(in *torch.Scope) probe {
 	return p
 }
 
-// through returns a network's output for the input, with the adapters and the guidance of c.
+// through returns a network's output for the input, with the adapters, the guidance and, if it has one, the prompt of c.
 func (p probe) through(s *torch.Scope, net models.Network, c models.Cond) []float64 {
 	cond := p.cond
 	cond.Adapters, cond.Guidance = c.Adapters, c.Guidance
+	if c.Text != nil {
+		cond.Text, cond.Pooled = c.Text, c.Pooled
+	}
 	return torch.ToSlice[float64](models.Forward(s, net, p.x, p.t, cond).To(s, torch.Float64))
+}
+
+// probed are an adapter and, where text encoders are trained, a prompt that they encode with it.
+func (s *session) probed(in *torch.Scope, a nn.Adapters) models.Cond {
+	c := models.Cond{Adapters: a}
+	if s.trainsText() {
+		e := s.model.Embed(in, a, sd.Text{Prompt: "a", Plain: true, ClipSkip: s.Run.ClipSkip})[0]
+		c.Text, c.Pooled = e.Text, e.Pooled
+	}
+	return c
 }
 
 // guided is a guidance scale, for networks that take one.

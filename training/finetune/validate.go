@@ -18,7 +18,6 @@ import (
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -365,16 +364,16 @@ func (v *validation) reload(k int, path string) (m *sd.Model, adapter sd.Adapter
 	failed := torch.Run(r.Device, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
 			in := v.probe(s)
-			none = in.through(s, v.model.UNet, models.Cond{})
+			none = in.through(s, v.model.UNet, v.probed(s, nil))
 			if v.student != nil {
 				net := v.snapshotted()
 				trained, read = in.through(s, net, in.guided(s)), in.through(s, m.UNet, in.guided(s))
 				return nil
 			}
-			trained = in.through(s, v.model.UNet, models.Cond{Adapters: learned.At(1)})
-			read = in.through(s, v.model.UNet, models.Cond{Adapters: adapter.At(1)})
+			trained = in.through(s, v.model.UNet, v.probed(s, learned.At(1)))
+			read = in.through(s, v.model.UNet, v.probed(s, adapter.At(1)))
 			if distance(read, none) == 0 { // smaller than the type's rounding, or nothing at all
-				weak = distance(in.through(s, v.model.UNet, models.Cond{Adapters: adapter.At(1000)}), none) > 0
+				weak = distance(in.through(s, v.model.UNet, v.probed(s, adapter.At(1000))), none) > 0
 			}
 			return nil
 		})

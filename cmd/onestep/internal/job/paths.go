@@ -41,7 +41,7 @@ const (
 	wantDiffusion = "a Stable Diffusion directory or file, or " + builtintext.Name
 	wantModel     = "a model file, a run directory, a diffusers directory of a model in pixel space, or builtin"
 	wantImage     = "an image file"
-	wantAdapter   = "an adapter file (LoRA, LoHa, LoKr, DoRA)"
+	wantAdapter   = "an adapter file (LoRA, LoHa, LoKr, DoRA, OFT or BOFT)"
 	wantEmbedding = "a textual inversion file"
 )
 
