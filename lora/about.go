@@ -103,6 +103,14 @@ func (f *File) Run() (r sd.AdapterRun) {
 	return r
 }
 
+// Run is what the adapter's file says of the run that made it.
+func (a *Adapter) Run() sd.AdapterRun {
+	if a.file == nil {
+		return sd.AdapterRun{}
+	}
+	return a.file.Run()
+}
+
 // usualGrid is the size of the grid of an adapter whose metadata has none.
 const usualGrid = 50
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,7 +125,7 @@ func TestOriginalSteps(t *testing.T) {
 		defer a.Close()
 		return a.OriginalSteps(), a.Notices()
 	}
-	few := save("few", sd.AdapterFile{OriginalSteps: 10})
+	few := save("few", sd.AdapterFile{OriginalSteps: 10, Metadata: map[string]string{sd.RunEntry: `{"run": "train-lcm", "phases": 2}`}})
 	n, notices := read(few)
 	require.Equal(t, 10, n)
 	require.Empty(t, notices)
@@ -151,6 +152,14 @@ func TestOriginalSteps(t *testing.T) {
 	require.NoError(t, f.Close())
 	n, _ = read(converted)
 	require.Equal(t, 10, n)
+	f, err = Open(converted)
+	require.NoError(t, err)
+	require.Equal(t, sd.AdapterRun{Command: "train-lcm", Phases: 2}, f.Run())
+	f.Metadata[sd.RunEntry] = `{"run": "train-lcm", "phases": 11}` // more than the grid has
+	require.Zero(t, f.Run())
+	f.Metadata[sd.RunEntry] = `[]`
+	require.Zero(t, f.Run())
+	require.NoError(t, f.Close())
 
 	c := NewCache(m, CacheOptions{Dir: dir})
 	defer func() { require.NoError(t, c.Close()) }()
@@ -161,5 +170,6 @@ func TestOriginalSteps(t *testing.T) {
 		require.NoError(t, err)
 		release()
 		require.Equal(t, want, fmt.Sprint(all.Grids))
+		require.Equal(t, want == "[10]", slices.Contains(all.Runs, sd.AdapterRun{Command: "train-lcm", Phases: 2}))
 	}
 }

@@ -143,7 +143,11 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptati
 			return sd.Adaptation{}, nil, &TagError{tag.Name, err}
 		}
 		all.Inversions = append(all.Inversions, own...)
-		if n := a.OriginalSteps(); n > 0 && tag.Weight != 0 {
+		if tag.Weight == 0 {
+			continue
+		}
+		all.Runs = append(all.Runs, a.Run())
+		if n := a.OriginalSteps(); n > 0 {
 			all.Grids = append(all.Grids, n)
 		}
 	}

@@ -13,6 +13,7 @@ type Adaptation struct {
 	Adapters   nn.Adapters
 	Inversions []Inversion // bundled with the adapters
 	Grids      []int       // sizes of the grids of timesteps that they were distilled on: see [AdapterFile]
+	Runs       []AdapterRun
 }
 
 // CheckAdapters returns an error if some of the adapters were attached to another model: their target weights are not part of this model,

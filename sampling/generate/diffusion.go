@@ -52,7 +52,7 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 		if err != nil {
 			return nil, err
 		}
-		t.Adapters, t.Inversions, t.Grids = all.Adapters, all.Inversions, all.Grids
+		t.Adapters, t.Inversions, t.Grids, t.Runs = all.Adapters, all.Inversions, all.Grids, all.Runs
 	}
 	if r.More != nil {
 		r.More(&t)

@@ -56,3 +56,36 @@ func TestAdaptersGrid(t *testing.T) {
 	require.ErrorAs(t, err, &bad)
 	require.Equal(t, "Steps", bad.Option)
 }
+
+// Adapters of phased and of trajectory consistency, also those of a prompt's tag, are for the sampler tcd: with others there is a notice.
+func TestAdaptersSampler(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	phased, trajectory := sd.AdapterRun{Command: "train-lcm", Phases: 4}, sd.AdapterRun{Command: "train-lcm", Trajectory: true}
+	for _, c := range []struct {
+		method scheduler.Method
+		run    sd.AdapterRun
+		want   string // "": no notice
+	}{
+		{scheduler.LCM{}, phased, "trained for 4 sampling steps with the sampler tcd and eta 0; the sampler here is lcm"},
+		{scheduler.DDIM{}, trajectory, "trained for the sampler tcd; the sampler here is ddim"},
+		{scheduler.TCD{}, phased, ""}, {scheduler.TCD{Eta: 0.3}, trajectory, ""}, {scheduler.LCM{}, sd.AdapterRun{Command: "train-lcm"}, ""},
+	} {
+		for _, p := range []texttoimage.Pipeline{
+			{Runs: []sd.AdapterRun{{}, c.run}},
+			{Tagged: func([]prompt.LoRA) (sd.Adaptation, error) { return sd.Adaptation{Runs: []sd.AdapterRun{c.run}}, nil }},
+		} {
+			p.Model, p.Method, p.Steps, p.Guidance = m, c.method, 4, 1
+			text := "a cat"
+			if p.Tagged != nil {
+				text = "a cat <lora:x:1>"
+			}
+			plan, err := p.Plan(text)
+			require.NoError(t, err)
+			if c.want == "" {
+				require.NotContains(t, joinNotices(plan.Notices), "trained for")
+			} else {
+				require.Contains(t, joinNotices(plan.Notices), c.want)
+			}
+		}
+	}
+}

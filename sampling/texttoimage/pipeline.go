@@ -86,6 +86,8 @@ type Pipeline struct {
 	// Grids are the sizes of the grids of timesteps that Adapters were distilled on (OriginalSteps of a lora.Adapter; 0 is none). Without
 	// OriginalSteps, LCM and TCD take the first in place of the model's.
 	Grids []int
+	// Runs are what the adapters' files say of the runs that made them. A notice says if they are for another sampler.
+	Runs []sd.AdapterRun
 	// Tagged returns the adapters of a prompt's <lora:name:weight> tags, their grids, and the embeddings bundled with them, which this prompt and
 	// Negative may name. nil: such tags are an error.
 	Tagged func(tags []prompt.LoRA) (sd.Adaptation, error)
@@ -100,7 +102,7 @@ func (p Pipeline) Plan(prompts ...string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Seeds, p.Timesteps, p.PromptEmbeds, p.Inversions, p.Grids, p.Adapters = slices.Clone(p.Seeds), slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), slices.Clone(p.Grids), maps.Clone(p.Adapters)
+	p.Seeds, p.Timesteps, p.PromptEmbeds, p.Inversions, p.Grids, p.Runs, p.Adapters = slices.Clone(p.Seeds), slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), slices.Clone(p.Grids), slices.Clone(p.Runs), maps.Clone(p.Adapters)
 	plan := &Plan{o: p}
 	if err := plan.decide(prompts); err != nil {
 		return nil, err

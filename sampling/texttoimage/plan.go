@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
@@ -107,7 +108,7 @@ func (p *Plan) prompt(text string) (aPrompt, error) {
 			return one, err
 		}
 		one.adapters, one.inversions = one.adapters.And(more.Adapters), slices.Concat(one.inversions, more.Inversions)
-		p.o.Grids = append(p.o.Grids, more.Grids...)
+		p.o.Grids, p.o.Runs = append(p.o.Grids, more.Grids...), append(p.o.Runs, more.Runs...)
 		if err := p.fits(one.adapters); err != nil {
 			return one, err
 		}
@@ -205,12 +206,26 @@ func (p *Plan) choose(distilled bool) (err error) {
 	if distilled && p.Method != name && (name == "tcd" || !scheduler.FewSteps(p.o.Method)) {
 		p.note("the model was distilled for the sampler %s, and images of %s may be worse", name, p.Method)
 	}
+	p.trained()
 	size := p.grid()
 	if p.o.Steps == 0 && p.o.Timesteps == nil {
 		p.o.Steps = min(DefaultSteps(p.o.Method), size)
 	}
 	p.Steps = max(p.o.Steps, len(p.o.Timesteps))
 	return p.unused()
+}
+
+// trained says which sampler the adapters were trained for, if it is another.
+func (p *Plan) trained() {
+	for _, run := range p.o.Runs {
+		switch {
+		case p.Method == "tcd":
+		case run.Phases > 0:
+			p.note("an adapter was trained for %s with the sampler tcd and eta 0; the sampler here is %s", plural.N(run.Phases, "sampling step"), p.Method)
+		case run.Trajectory:
+			p.note("an adapter was trained for the sampler tcd; the sampler here is %s", p.Method)
+		}
+	}
 }
 
 // grid chooses the grid of timesteps of LCM and TCD, which is that of the adapters if they were distilled on one, and returns its size.

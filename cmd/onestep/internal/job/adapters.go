@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
@@ -135,17 +134,17 @@ func (o Generate) adapters() (all []adapter, err error) {
 	return all, nil
 }
 
-// gridsOf are the grids of timesteps that the open adapters were distilled on, of those with a scale.
-func gridsOf(all []adapter) (grids []int) {
+// trainedFor are the grids of timesteps that the open adapters were distilled on, and the runs that made them, of those with a scale.
+func trainedFor(all []adapter) (grids []int, runs []sd.AdapterRun) {
 	for _, a := range all {
 		for _, scale := range a.weights {
 			if scale != 0 {
-				grids = append(grids, a.open.OriginalSteps())
+				grids, runs = append(grids, a.open.OriginalSteps()), append(runs, a.open.Run())
 				break
 			}
 		}
 	}
-	return grids
+	return grids, runs
 }
 
 // closeAdapters closes the files that are open.
@@ -236,8 +235,11 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adap
 			return all, err
 		}
 		all.Adapters = all.Adapters.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
-		if n := a.OriginalSteps(); n > 0 && tag.Weight != 0 {
-			all.Grids = append(all.Grids, n)
+		if tag.Weight != 0 {
+			all.Runs = append(all.Runs, a.Run())
+			if n := a.OriginalSteps(); n > 0 {
+				all.Grids = append(all.Grids, n)
+			}
 		}
 		more, err := on.bundled(a)
 		if err != nil {
@@ -305,13 +307,6 @@ func (on *adapters) suits(sampler string) (notes []string) {
 	for _, a := range on.loaded {
 		if hint, ok := wants(nameOf(a), sampler); ok {
 			notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", quote.Text(nameOf(a)), hint, sampler))
-			continue
-		}
-		switch run := a.File().Run(); {
-		case run.Phases > 0 && sampler != "tcd":
-			notes = append(notes, fmt.Sprintf("the adapter %s was trained for %s with the sampler tcd and eta 0; the sampler here is %s", quote.Text(nameOf(a)), plural.N(run.Phases, "sampling step"), sampler))
-		case run.Trajectory && sampler != "tcd":
-			notes = append(notes, fmt.Sprintf("the adapter %s was trained for the sampler tcd; the sampler here is %s", quote.Text(nameOf(a)), sampler))
 		}
 	}
 	return notes

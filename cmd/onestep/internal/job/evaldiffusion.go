@@ -103,7 +103,7 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 		return c, err
 	}
 	defer func() { err = errors.Join(err, closeAdapters(adapters)) }() // those that were not moved to a cache
-	t.Grids = gridsOf(adapters)
+	t.Grids, t.Runs = trainedFor(adapters)
 	all, err := g.openFiles(ctx, t)
 	c.close = all.close
 	defer func() {

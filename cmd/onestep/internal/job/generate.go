@@ -91,7 +91,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		return none, err
 	}
 	defer func() { _ = closeAdapters(adapters) }() // those that were not moved to a cache
-	t.Grids = gridsOf(adapters)
+	t.Grids, t.Runs = trainedFor(adapters)
 	words, err := o.inversions(ctx)
 	if err != nil {
 		return none, err
