@@ -62,7 +62,7 @@ func (a *app) trainLoRA() *cobra.Command {
 		Short:      "Train an adapter (LoRA) for a style or a subject",
 		Long: `Train an adapter (LoRA) for Stable Diffusion on images of a style or a subject. Regularization images (--reg-data, or is_reg in kohya's
 dataset configuration) keep the model from forgetting what else it knows (prior preservation). The adapter works with an LCM-LoRA beside it;
-trained with --few-step it is for its few steps.
+trained with --few-step it keeps working in few steps.
 
 ` + aboutFinetuneRun,
 		Example: `  onestep train-lora --model sd15/ --data style/ --out runs/style --rank 16 --dtype bf16 --checkpointing

@@ -84,7 +84,7 @@ type Pipeline struct {
 
 	Adapters nn.Adapters // adapters of layers in the network and the text encoders, such as those of package lora
 	// Grids are the sizes of the grids of timesteps that Adapters were distilled on (OriginalSteps of a lora.Adapter; 0 is none). Without
-	// OriginalSteps, LCM and TCD take the first in place of the model's.
+	// OriginalSteps, LCM and TCD take the first instead of the model's.
 	Grids []int
 	// Runs are what the adapters' files say of the runs that made them. A notice says if they are for another sampler.
 	Runs []sd.AdapterRun

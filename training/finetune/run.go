@@ -180,13 +180,13 @@ func (r *Run) defaults(p any) error {
 	return nil
 }
 
-// Sampling steps of validation images that are asked for by none.
+// Default sampling steps of validation images.
 const (
 	fewSteps  = 4
 	manySteps = 25
 )
 
-// earlierSteps are in the options.json of earlier versions where none were asked for.
+// earlierSteps are the defaults that earlier versions wrote to options.json.
 var earlierSteps = []int{fewSteps, manySteps}
 
 // changed reports whether an option was given, or has another value than its default. A run that is resumed has the defaults in its
