@@ -97,7 +97,7 @@ func (a *Adapter) OriginalSteps() int {
 
 // Run returns what the metadata says of the run that made the adapter. Phases that its grid of timesteps cannot have are no run's.
 func (f *File) Run() (r sd.AdapterRun) {
-	if json.Unmarshal([]byte(f.Metadata[sd.RunEntry]), &r) != nil || r.Phases < 0 || r.Phases > cmp.Or(f.OriginalSteps(), usualGrid) {
+	if json.Unmarshal([]byte(f.Metadata[sd.RunEntry]), &r) != nil || r.Phases < 0 || r.Phases > cmp.Or(f.OriginalSteps(), sd.UsualGrid) {
 		return sd.AdapterRun{}
 	}
 	return r
@@ -111,8 +111,13 @@ func (a *Adapter) Run() sd.AdapterRun {
 	return a.file.Run()
 }
 
-// usualGrid is the size of the grid of an adapter whose metadata has none.
-const usualGrid = 50
+// TrainedFor adds to an adaptation what the adapter was trained for: the size of its grid of timesteps, and its run.
+func (a *Adapter) TrainedFor(all *sd.Adaptation) {
+	all.Runs = append(all.Runs, a.Run())
+	if n := a.OriginalSteps(); n > 0 {
+		all.Grids = append(all.Grids, n)
+	}
+}
 
 // kohyaBase is what kohya's scripts call a base model.
 func kohyaBase(kind weights.Kind, prediction string) string {

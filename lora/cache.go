@@ -143,12 +143,8 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptati
 			return sd.Adaptation{}, nil, &TagError{tag.Name, err}
 		}
 		all.Inversions = append(all.Inversions, own...)
-		if tag.Weight == 0 {
-			continue
-		}
-		all.Runs = append(all.Runs, a.Run())
-		if n := a.OriginalSteps(); n > 0 {
-			all.Grids = append(all.Grids, n)
+		if tag.Weight != 0 {
+			a.TrainedFor(&all)
 		}
 	}
 	return all, free, nil

@@ -77,6 +77,9 @@ type AdapterRun struct {
 	Trajectory bool   `json:"trajectory"`
 }
 
+// UsualGrid is the size of the grid of timesteps of few-step adapters whose files name none.
+const UsualGrid = 50
+
 // RunEntry is the entry of an adapter's metadata with the options of that run, as JSON.
 const RunEntry = "onestep_options"
 

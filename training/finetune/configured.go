@@ -48,8 +48,8 @@ func (p *Plan) configured(given asked) error {
 		if grid := p.grid(m); m.Phases > grid {
 			return options.Refuse("phases", "%s: want at most the %d timesteps of the grid with a skipping step of %d, got %d", options.NameOf("phases"), grid, m.Skip, m.Phases)
 		}
-		if grid := p.grid(m); m.LoRA && grid != 50 {
-			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps instead of the usual 50: set it in other programs (original_inference_steps of LCM samplers)", m.Skip, grid)
+		if grid := p.grid(m); m.LoRA && grid != sd.UsualGrid {
+			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps instead of the usual %d: set it in other programs (original_inference_steps of LCM samplers)", m.Skip, grid, sd.UsualGrid)
 		}
 	}
 	if given.prior != nil && (*given.prior != 1 || slices.Contains(r.Given, "prior-weight")) && p.Data.Summary().Regularization == 0 {

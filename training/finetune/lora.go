@@ -144,9 +144,6 @@ func (r *LoRA) keepFewSteps(s *session, model models.DDPM) (training.Objective, 
 // visited are the timesteps of that many sampling steps with a few-step adapter that was distilled on a grid of that size, of a chain of that
 // many timesteps; 0: the usual one of 50.
 func visited(timesteps, grid, steps int) []int {
-	if grid == 0 {
-		grid = 50
-	}
-	grid = min(grid, timesteps)
+	grid = min(cmp.Or(grid, sd.UsualGrid), timesteps)
 	return noise.OfGrid(timesteps/grid, grid, min(steps, grid))
 }

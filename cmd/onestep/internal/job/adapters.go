@@ -236,10 +236,7 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adap
 		}
 		all.Adapters = all.Adapters.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
 		if tag.Weight != 0 {
-			all.Runs = append(all.Runs, a.Run())
-			if n := a.OriginalSteps(); n > 0 {
-				all.Grids = append(all.Grids, n)
-			}
+			a.TrainedFor(&all)
 		}
 		more, err := on.bundled(a)
 		if err != nil {
